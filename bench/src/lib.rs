@@ -1,0 +1,1 @@
+//! Polycast's load generator and comparison with other brokers. Not built yet.

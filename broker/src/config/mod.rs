@@ -1,0 +1,1 @@
+//! One typed, documented configuration: file, environment, flags.

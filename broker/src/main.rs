@@ -1,0 +1,2 @@
+//! The `polycast` binary.
+fn main() {}

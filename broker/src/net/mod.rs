@@ -1,0 +1,1 @@
+//! Listeners and the tasks that drive connections: bytes, not meanings.

@@ -1,0 +1,1 @@
+//! What outlives a connection, in protocol-neutral terms.

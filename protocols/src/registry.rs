@@ -1,0 +1,6 @@
+//! The list of protocols: adding one is one line here.
+
+use crate::connection::Protocol;
+
+/// Every protocol that Polycast speaks.
+pub static PROTOCOLS: &[&dyn Protocol] = &[];

@@ -1,0 +1,3 @@
+//! WebSocket (RFC 6455) without I/O.
+
+pub mod frame;

@@ -1,0 +1,1 @@
+//! End-to-end tests with clients that we did not write; see `tests/run`.
