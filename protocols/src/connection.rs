@@ -183,6 +183,18 @@ pub enum Command {
         /// [`Command::Publish`] and [`Command::Settle`] only.
         commands: Vec<Command>,
     },
+    /// To know that all commands before it were answered. Answered by [`Reply::Passed`].
+    Barrier {
+        /// Comes back with the answer.
+        token: Token,
+    },
+    /// Not a question: the connection refused a request by itself, has told the client and goes
+    /// on. It is counted. Not answered.
+    Refused {
+        /// Short name for the `reason` label of metrics: [`RefusalCode::as_str`] or one that the
+        /// protocol adds.
+        reason: &'static str,
+    },
     /// To say good-bye. Not answered; the connection ends itself with [`Output::end`].
     Disconnect {
         /// Whether the will is to be published all the same.
@@ -287,6 +299,9 @@ pub struct SubscribeRequest {
     pub identifier: Option<NonZeroU32>,
     /// Where its acknowledged messages wait and how many may be open.
     pub lane: Lane,
+    /// Whether a message is settled as soon as it is written, because the client never
+    /// acknowledges (STOMP `ack:auto` on a durable subscription).
+    pub auto_settle: bool,
     /// Whether it stays while the client is away (within the session's expiry). A subscription
     /// that does not ends with its connection.
     pub durable: bool,
@@ -389,6 +404,11 @@ pub enum Reply {
         /// Why not, if not.
         result: Result<(), Refusal>,
     },
+    /// Answer to [`Command::Barrier`].
+    Passed {
+        /// The command's.
+        token: Token,
+    },
     /// Answer to [`Command::Transaction`].
     Committed {
         /// The command's.
@@ -474,6 +494,29 @@ pub enum RefusalCode {
     Rate,
     /// The message that it speaks of is not open.
     Unknown,
+}
+
+impl RefusalCode {
+    /// Short name for logs and the `reason` label of metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unspecified => "unspecified",
+            Self::Implementation => "implementation",
+            Self::ClientId => "client_id",
+            Self::BadCredentials => "bad_credentials",
+            Self::NotAuthorized => "not_authorized",
+            Self::Unavailable => "unavailable",
+            Self::Busy => "busy",
+            Self::Banned => "banned",
+            Self::FilterInvalid => "filter_invalid",
+            Self::TopicInvalid => "topic_invalid",
+            Self::TooLarge => "too_large",
+            Self::Quota => "quota",
+            Self::PayloadFormat => "payload_format",
+            Self::Rate => "rate",
+            Self::Unknown => "unknown",
+        }
+    }
 }
 
 /// A message on its way to one client.

@@ -28,6 +28,9 @@ pub struct Limits {
     pub user_property_bytes: usize,
     /// QoS 1 and 2 messages that a client may have open towards the broker (receive maximum).
     pub receive_maximum: u16,
+    /// QoS 2 messages that an MQTT 3.1.1 client may have open towards the broker. It cannot be
+    /// told of the receive maximum, so this is only a bound for memory.
+    pub receive_maximum_v3: u16,
     /// QoS 1 and 2 messages open towards a client that names no bound of its own.
     pub in_flight: u16,
     /// The most that a client may raise that to.
@@ -86,6 +89,7 @@ impl Default for Limits {
             user_properties: 64,
             user_property_bytes: 16 * 1024,
             receive_maximum: 32,
+            receive_maximum_v3: 4096,
             in_flight: 32,
             in_flight_max: 1024,
             topic_alias_maximum: 16,

@@ -9,6 +9,8 @@ use std::collections::VecDeque;
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::connection::WebSocketUse;
+use crate::model::Message;
+use crate::websocket::deflate::{self, DEFLATE_BYTES_MIN, Deflate};
 use crate::websocket::frame::{Header, OpCode};
 
 /// Bodies of at least this many bytes are shared instead of copied.
@@ -22,6 +24,8 @@ pub struct Outbox {
     tail: BytesMut,
     len: usize,
     framing: Framing,
+    /// If permessage-deflate was agreed on.
+    deflate: Option<Deflate>,
     /// With [`Framing::Packed`]: where the bytes begin that have no frame header yet.
     packed: Packed,
     /// Frames put since the start, for metrics.
@@ -75,6 +79,15 @@ impl Outbox {
         }
     }
 
+    /// For a WebSocket with permessage-deflate: frames of [`DEFLATE_BYTES_MIN`] bytes and more that
+    /// compression makes smaller are compressed, each as a message of its own.
+    pub fn web_socket_deflate(usage: WebSocketUse, deflate: Deflate) -> Self {
+        Self {
+            deflate: Some(deflate),
+            ..Self::web_socket(usage)
+        }
+    }
+
     /// Bytes waiting.
     #[inline]
     pub fn len(&self) -> usize {
@@ -94,12 +107,14 @@ impl Outbox {
 
     /// Puts one frame that consists of several parts.
     pub fn frame(&mut self, kind: FrameType, parts: &[&[u8]]) {
-        let length: usize = parts.iter().map(|part| part.len()).sum();
-        self.begin(kind, length);
-        for part in parts {
-            self.tail.put_slice(part);
+        let length = length_of(parts);
+        if let Some(deflate) = self.deflate
+            && deflate.is_for(length)
+            && self.frame_compressed(deflate, kind, parts, length)
+        {
+            return;
         }
-        self.added(length);
+        self.frame_plain(kind, parts, length);
     }
 
     /// Puts one frame that ends in a shared body; the body is copied only if it is small.
@@ -110,15 +125,37 @@ impl Outbox {
             parts.push(end);
             return self.frame(kind, &parts);
         }
-        let length = head.iter().map(|part| part.len()).sum::<usize>() + body.len() + end.len();
-        self.begin(kind, length);
-        for part in head {
-            self.tail.put_slice(part);
+        let length = length_of(head) + body.len() + end.len();
+        if let Some(deflate) = self.deflate {
+            let compressed = deflate::compress_body(deflate, body);
+            if self.frame_around(deflate, kind, head, &compressed, end, length) {
+                return;
+            }
         }
-        self.seal_tail();
-        self.pieces.push_back(body.clone());
-        self.tail.put_slice(end);
-        self.added(length);
+        self.frame_shared_plain(kind, head, body, end, length);
+    }
+
+    /// Puts one frame of a message: like [`Outbox::frame_shared`], but `body`, which must be a
+    /// shared form of the message ([`Message::encoded`] or its payload), is compressed only once
+    /// for all its receivers, whatever each of them has in `head` and `end`.
+    pub fn frame_of(
+        &mut self,
+        message: &Message,
+        kind: FrameType,
+        head: &[&[u8]],
+        body: &Bytes,
+        end: &[u8],
+    ) {
+        let (Some(deflate), true) = (self.deflate, body.len() >= DEFLATE_BYTES_MIN) else {
+            return self.frame_shared(kind, head, body, end);
+        };
+        let length = length_of(head) + body.len() + end.len();
+        let bits = deflate.window_bits();
+        let compressed = message.deflated(body, bits, |body| deflate::compress_body(deflate, body));
+        if self.frame_around(deflate, kind, head, &compressed, end, length) {
+            return;
+        }
+        self.frame_shared_plain(kind, head, body, end, length);
     }
 
     /// Puts a WebSocket control frame (ping, pong, close), never inside another frame. Ignored on
@@ -132,10 +169,9 @@ impl Outbox {
             return;
         }
         self.close_packed();
-        let before = self.tail.len();
-        Header::server(opcode, payload.len()).write(&mut self.tail);
+        self.header(Header::server(opcode, payload.len()));
         self.tail.put_slice(payload);
-        self.len += self.tail.len() - before;
+        self.len += payload.len();
         self.mark_packed();
     }
 
@@ -150,16 +186,125 @@ impl Outbox {
         std::mem::take(&mut self.pieces)
     }
 
+    fn frame_plain(&mut self, kind: FrameType, parts: &[&[u8]], length: usize) {
+        self.begin(kind, length);
+        for part in parts {
+            self.tail.put_slice(part);
+        }
+        self.added(length);
+    }
+
+    fn frame_shared_plain(
+        &mut self,
+        kind: FrameType,
+        head: &[&[u8]],
+        body: &Bytes,
+        end: &[u8],
+        length: usize,
+    ) {
+        self.begin(kind, length);
+        for part in head {
+            self.tail.put_slice(part);
+        }
+        self.put_body(body);
+        self.tail.put_slice(end);
+        self.added(length);
+    }
+
+    /// Compresses a frame as one; false if that is no gain.
+    fn frame_compressed(
+        &mut self,
+        deflate: Deflate,
+        kind: FrameType,
+        parts: &[&[u8]],
+        length: usize,
+    ) -> bool {
+        let Some(compressed) = deflate::compress(deflate.window_bits(), parts) else {
+            return false;
+        };
+        let compressed = &compressed[..compressed.len() - deflate::TAIL.len()];
+        if !deflate.is_gain(compressed.len(), length) {
+            return false;
+        }
+        self.begin_compressed(kind, compressed.len());
+        self.tail.put_slice(compressed);
+        self.end_compressed(compressed.len());
+        true
+    }
+
+    /// Puts a frame of a compressed body with its tail, between stored blocks; false if that is
+    /// no gain over `length` bytes.
+    fn frame_around(
+        &mut self,
+        deflate: Deflate,
+        kind: FrameType,
+        head: &[&[u8]],
+        compressed: &Bytes,
+        end: &[u8],
+        length: usize,
+    ) -> bool {
+        if compressed.is_empty() {
+            return false;
+        }
+        // Blocks end at bytes, so they can be put together. The last one is an empty block of
+        // which the wire has only the first byte (RFC 7692 §7.2.1).
+        let (body, last) = if end.is_empty() {
+            let body = compressed.slice(..compressed.len() - deflate::TAIL.len());
+            (body, &[][..])
+        } else {
+            (compressed.clone(), &[0][..])
+        };
+        let total = deflate::stored_bytes(length_of(head))
+            + body.len()
+            + deflate::stored_bytes(end.len())
+            + last.len();
+        if !deflate.is_gain(total, length) {
+            return false;
+        }
+        self.begin_compressed(kind, total);
+        deflate::put_stored(&mut self.tail, head);
+        self.put_body(&body);
+        deflate::put_stored(&mut self.tail, &[end]);
+        self.tail.put_slice(last);
+        self.end_compressed(total);
+        true
+    }
+
+    /// Shares a body or, if it is small, copies it.
+    fn put_body(&mut self, body: &Bytes) {
+        if body.len() < SHARE_BYTES {
+            self.tail.put_slice(body);
+        } else {
+            self.seal_tail();
+            self.pieces.push_back(body.clone());
+        }
+    }
+
     fn begin(&mut self, kind: FrameType, length: usize) {
         if self.framing == Framing::Messages {
-            let opcode = match kind {
-                FrameType::Text => OpCode::Text,
-                FrameType::Binary => OpCode::Binary,
-            };
-            let before = self.tail.len();
-            Header::server(opcode, length).write(&mut self.tail);
-            self.len += self.tail.len() - before;
+            self.header(Header::server(kind.opcode(), length));
         }
+    }
+
+    fn begin_compressed(&mut self, kind: FrameType, length: usize) {
+        self.close_packed();
+        let opcode = match self.framing {
+            Framing::Messages => kind.opcode(),
+            Framing::Stream | Framing::Packed => OpCode::Binary,
+        };
+        self.header(Header::server(opcode, length).compressed());
+    }
+
+    fn header(&mut self, header: Header) {
+        let before = self.tail.len();
+        header.write(&mut self.tail);
+        self.len += self.tail.len() - before;
+    }
+
+    fn end_compressed(&mut self, length: usize) {
+        self.len += length;
+        self.frames += 1;
+        self.mark_packed();
     }
 
     fn added(&mut self, length: usize) {
@@ -197,6 +342,19 @@ impl Outbox {
             };
         }
     }
+}
+
+impl FrameType {
+    const fn opcode(self) -> OpCode {
+        match self {
+            Self::Text => OpCode::Text,
+            Self::Binary => OpCode::Binary,
+        }
+    }
+}
+
+fn length_of(parts: &[&[u8]]) -> usize {
+    parts.iter().map(|part| part.len()).sum()
 }
 
 #[cfg(test)]
@@ -254,5 +412,113 @@ mod tests {
             bytes(&mut outbox),
             [&[0x81, 2][..], b"ab", &[0x82, 1], b"c"].concat()
         );
+    }
+
+    fn deflating(usage: WebSocketUse) -> Outbox {
+        let deflate = Deflate::negotiate([&b"permessage-deflate"[..]]).unwrap();
+        Outbox::web_socket_deflate(usage, deflate)
+    }
+
+    /// First bytes and payloads of unmasked frames, inflated where RSV1 says so.
+    fn frames(mut wire: &[u8]) -> Vec<(u8, Vec<u8>)> {
+        let mut frames = Vec::new();
+        while let [first, short, rest @ ..] = wire {
+            let (length, rest) = match short {
+                126 => (
+                    usize::from(u16::from_be_bytes([rest[0], rest[1]])),
+                    &rest[2..],
+                ),
+                short => (usize::from(*short), rest),
+            };
+            let (payload, rest) = rest.split_at(length);
+            let payload = if first & 0x40 == 0 {
+                payload.to_vec()
+            } else {
+                deflate::inflate(payload, 1 << 20).unwrap()
+            };
+            frames.push((*first, payload));
+            wire = rest;
+        }
+        frames
+    }
+
+    fn message(payload: &Bytes) -> Message {
+        let topic = crate::model::Topic::parse("a".into(), 64, 8).unwrap();
+        Message::new(topic, payload.clone(), crate::model::QoS::AtMostOnce, false)
+    }
+
+    #[test]
+    fn frames_that_gain_are_compressed() {
+        let mut outbox = deflating(WebSocketUse::TextMessages);
+        let long = "hello ".repeat(100);
+        let noise: Vec<u8> = (0..200_u64)
+            .map(|n| ((n + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8)
+            .collect();
+        outbox.frame(FrameType::Text, &[b"[", long.as_bytes(), b"]"]);
+        outbox.frame(
+            FrameType::Text,
+            &[&long.as_bytes()[..DEFLATE_BYTES_MIN - 1]],
+        );
+        outbox.frame(FrameType::Binary, &[&noise]);
+        assert_eq!(outbox.frames(), 3);
+        let expected = outbox.len();
+        let wire = bytes(&mut outbox);
+        assert_eq!(wire.len(), expected);
+        let frames = frames(&wire);
+        assert_eq!(frames[0], (0xc1, format!("[{long}]").into_bytes()));
+        assert_eq!(frames[1].0, 0x81, "too short to gain");
+        assert_eq!(frames[2], (0x82, noise), "no gain");
+    }
+
+    #[test]
+    fn small_frames_share_a_message_beside_compressed_ones() {
+        let mut outbox = deflating(WebSocketUse::BinaryStream);
+        let long = vec![7; 1000];
+        outbox.frame(FrameType::Binary, &[b"a"]);
+        outbox.frame(FrameType::Binary, &[b"b"]);
+        outbox.frame(FrameType::Binary, &[&long]);
+        outbox.frame(FrameType::Binary, &[b"c"]);
+        let expected = outbox.len() + 2;
+        let wire = bytes(&mut outbox);
+        assert_eq!(wire.len(), expected);
+        assert_eq!(
+            frames(&wire),
+            [(0x82, b"ab".to_vec()), (0xc2, long), (0x82, b"c".to_vec())]
+        );
+    }
+
+    #[test]
+    fn receivers_share_one_compression() {
+        for length in [0, 10, DEFLATE_BYTES_MIN, 3000, 50_000] {
+            let payload: Bytes = b"0123456789".iter().copied().cycle().take(length).collect();
+            let message = message(&payload);
+            for (head, end) in [
+                (&b"{\"s\":1,"[..], &b"}"[..]),
+                (b"{\"s\":2,", b""),
+                (b"", b"}"),
+            ] {
+                for mut outbox in [
+                    deflating(WebSocketUse::TextMessages),
+                    deflating(WebSocketUse::BinaryStream),
+                    Outbox::web_socket(WebSocketUse::TextMessages),
+                ] {
+                    outbox.frame_of(&message, FrameType::Text, &[head, b" "], &payload, end);
+                    assert_eq!(outbox.frames(), 1);
+                    let open = outbox.packed.len;
+                    let expected = outbox.len();
+                    let wire = bytes(&mut outbox);
+                    assert!(wire.len() == expected || open > 0);
+                    if outbox.deflate.is_some() && length >= 3000 {
+                        assert!(wire.len() < length / 4, "{length} became {}", wire.len());
+                    }
+                    let plain = [head, b" ", &payload, end].concat();
+                    assert_eq!(frames(&wire)[0].1, plain);
+                }
+            }
+            if length >= DEFLATE_BYTES_MIN {
+                let shared = message.deflated(&payload, 15, |_| panic!("compressed twice"));
+                assert!(!shared.is_empty());
+            }
+        }
     }
 }

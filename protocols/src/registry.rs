@@ -3,4 +3,5 @@
 use crate::connection::Protocol;
 
 /// Every protocol that Polycast speaks.
-pub static PROTOCOLS: &[&dyn Protocol] = &[];
+pub static PROTOCOLS: &[&dyn Protocol] =
+    &[&crate::mqtt::Mqtt, &crate::stomp::Stomp, &crate::json::Json];

@@ -66,13 +66,10 @@ impl Filter {
         max_levels: usize,
     ) -> Result<Self, FilterError> {
         check_bounds(&text, max_bytes, max_levels)?;
-        let wild = match memchr3(b'+', b'#', 0, text.as_bytes()) {
-            None => false,
-            Some(_) => {
-                check_wildcards(&text)?;
-                true
-            }
-        };
+        let wild = memchr3(b'+', b'#', 0, text.as_bytes()).is_some();
+        if wild {
+            check_wildcards(&text)?;
+        }
         Ok(Self { text, wild })
     }
 

@@ -28,6 +28,7 @@ pub struct Message {
     /// The publisher's session number, for no-local subscriptions; 0 for the broker itself.
     pub publisher: u64,
     encodings: OnceLock<Box<Encoded>>,
+    deflated: OnceLock<Box<Deflated>>,
 }
 
 /// Properties that all protocols can carry, beside topic, payload and quality of service.
@@ -67,6 +68,19 @@ struct Encoded {
     next: OnceLock<Box<Encoded>>,
 }
 
+/// Compressed forms that one message keeps, for as many wire forms and sizes of window.
+const DEFLATED_MAX: usize = 4;
+
+/// A body and what it is compressed.
+#[derive(Debug)]
+struct Deflated {
+    /// Kept, so that its address stays its own.
+    body: Bytes,
+    window_bits: u8,
+    bytes: Bytes,
+    next: OnceLock<Box<Deflated>>,
+}
+
 impl Message {
     /// A message without properties.
     pub fn new(topic: Topic, payload: Bytes, qos: QoS, retain: bool) -> Self {
@@ -79,6 +93,7 @@ impl Message {
             expires_at: None,
             publisher: 0,
             encodings: OnceLock::new(),
+            deflated: OnceLock::new(),
         }
     }
 
@@ -94,6 +109,7 @@ impl Message {
             expires_at: self.expires_at,
             publisher: self.publisher,
             encodings: OnceLock::new(),
+            deflated: OnceLock::new(),
         }
     }
 
@@ -120,16 +136,49 @@ impl Message {
         }
     }
 
+    /// The compressed form of `body`, which is this message under some encoding, for a window of
+    /// this size; made by `deflate` at the first call and shared afterwards.
+    ///
+    /// Only a body that is shared is found again, one from [`Message::encoded`] or the payload.
+    pub(crate) fn deflated(
+        &self,
+        body: &Bytes,
+        window_bits: u8,
+        deflate: impl FnOnce(&[u8]) -> Bytes,
+    ) -> Bytes {
+        let mut deflate = Some(deflate);
+        let mut slot = &self.deflated;
+        for _ in 0..DEFLATED_MAX {
+            let entry = slot.get_or_init(|| {
+                Box::new(Deflated {
+                    body: body.clone(),
+                    window_bits,
+                    bytes: deflate
+                        .take()
+                        .map_or_else(Bytes::new, |deflate| deflate(body)),
+                    next: OnceLock::new(),
+                })
+            });
+            let is_same = entry.body.as_ptr() == body.as_ptr() && entry.body.len() == body.len();
+            if is_same && entry.window_bits == window_bits {
+                return entry.bytes.clone();
+            }
+            slot = &entry.next;
+        }
+        deflate.map_or_else(Bytes::new, |deflate| deflate(body))
+    }
+
     /// Whether it is of no more interest at `now`.
     #[inline]
     pub fn is_expired(&self, now: Timestamp) -> bool {
         self.expires_at.is_some_and(|at| at <= now)
     }
 
-    /// Whole seconds left at `now`, rounded up so that a live message never says 0; `None`
+    /// Whole seconds left at `now`, rounded, but at least 1: a live message never says 0. `None`
     /// without expiry.
     pub fn expires_in_secs(&self, now: Timestamp) -> Option<u32> {
-        let left = self.expires_at?.0.saturating_sub(now.0).div_ceil(1000);
+        let left = self.expires_at?.0.saturating_sub(now.0);
+        let left = (left.saturating_add(500) / 1000).max(1);
         Some(u32::try_from(left).unwrap_or(u32::MAX))
     }
 
@@ -190,11 +239,41 @@ mod tests {
     }
 
     #[test]
-    fn expiry_rounds_up_and_ends() {
+    fn is_compressed_once_per_body_and_window() {
+        let message = message();
+        let body = Bytes::from_static(b"body");
+        let deflate = |_: &[u8]| Bytes::from_static(b"b");
+        assert_eq!(message.deflated(&body, 15, deflate), "b");
+        assert_eq!(
+            message.deflated(&body, 15, |_| panic!("compressed twice")),
+            "b"
+        );
+        let other = |_: &[u8]| Bytes::from_static(b"o");
+        assert_eq!(message.deflated(&body, 9, other), "o");
+        assert_eq!(message.deflated(&body.slice(1..), 15, other), "o");
+        assert_eq!(
+            message.deflated(&body, 15, |_| panic!("compressed twice")),
+            "b"
+        );
+    }
+
+    #[test]
+    fn keeps_few_compressed_forms() {
+        let message = message();
+        let bodies: Vec<Bytes> = (0..9).map(|n| Bytes::from(vec![n; 8])).collect();
+        for body in &bodies {
+            let deflated = message.deflated(body, 15, Bytes::copy_from_slice);
+            assert_eq!(deflated, body);
+        }
+        assert!(bodies[DEFLATED_MAX..].iter().all(Bytes::is_unique));
+    }
+
+    #[test]
+    fn expiry_rounds_and_ends() {
         let mut message = message();
         assert_eq!(message.expires_in_secs(Timestamp(5)), None);
         message.expires_at = Some(Timestamp(10_000));
-        assert_eq!(message.expires_in_secs(Timestamp(8_500)), Some(2));
+        assert_eq!(message.expires_in_secs(Timestamp(8_400)), Some(2));
         assert!(!message.is_expired(Timestamp(9_999)));
         assert!(message.is_expired(Timestamp(10_000)));
     }

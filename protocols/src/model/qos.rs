@@ -6,6 +6,7 @@
 /// at least once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
+#[allow(clippy::enum_variant_names)] // the names of the standard
 pub enum QoS {
     /// Fire and forget (QoS 0).
     #[default]

@@ -19,6 +19,7 @@ impl Timestamp {
 
     /// This moment plus whole seconds, saturating.
     #[inline]
+    #[must_use]
     pub const fn plus_secs(self, secs: u32) -> Self {
         Self(self.0.saturating_add(secs as u64 * 1000))
     }

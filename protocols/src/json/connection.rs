@@ -1,0 +1,534 @@
+//! One client's connection: login, requests and their answers, pings, the end.
+//!
+//! ```text
+//!            connect, or any other request
+//!  Greeting ─────────────────────────────▶ Connecting ──Connected──▶ Open ◀─┐
+//!     │                                        │                      │     │ any frame
+//!     │ login time, disconnect                 │ Refused              ▼     │
+//!     └───────────────▶ Ended ◀────────────────┴────────── Open, pinged ────┘
+//! ```
+
+use std::borrow::Cow;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytestring::ByteString;
+
+use super::answer::{self, What};
+use super::command;
+use super::error::{ErrorCode, FrameError, reason, reconnect};
+use super::frame::{ClientFrame, ConnectRequest, Id, PublishRequest, Request, SubscribeRequest};
+use super::message;
+use super::write::Object;
+use crate::connection::{
+    Cause, CloseReason, Command, Connected, Connection, Delivered, Delivery, Notice, Open, Output,
+    Refusal, Reply, Settle, Subscribe, Token,
+};
+use crate::limits::Limits;
+use crate::model::Timestamp;
+use crate::outbox::{FrameType, Outbox};
+
+/// Frames that are not JSON before the connection is closed: enough for a person at a console,
+/// little for someone who tries things out.
+const MALFORMED_MAX: u8 = 8;
+
+/// Requests that may wait for their answers at a time.
+pub(super) const UNANSWERED_MAX: usize = 4096;
+
+/// Token of a publish that is answered only if it is refused.
+const SILENT: Token = Token(0);
+
+/// A connection of the JSON subprotocol.
+#[derive(Debug)]
+pub(super) struct JsonConnection {
+    id: ByteString,
+    limits: Arc<Limits>,
+    state: State,
+    /// When [`Connection::handle_timeout`] has something to do.
+    deadline: Option<Timestamp>,
+    malformed: u8,
+    /// What was asked and not answered yet, in order.
+    unanswered: VecDeque<Unanswered>,
+    last_token: u64,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Nothing was asked yet.
+    Greeting,
+    /// The broker was asked to let the client in.
+    Connecting(Box<Login>),
+    Open {
+        pinged: bool,
+    },
+    Ended,
+}
+
+#[derive(Debug)]
+struct Login {
+    id: Option<Id>,
+    /// The request that came without a `connect` before it, to be done afterwards.
+    first: Option<Box<str>>,
+    session_expiry_secs: u32,
+    in_flight: u16,
+}
+
+#[derive(Debug)]
+struct Unanswered {
+    token: Token,
+    id: Option<Id>,
+    what: What,
+}
+
+impl JsonConnection {
+    pub(super) fn new(open: Open) -> Self {
+        let login = Duration::from_millis(open.limits.login_ms.into());
+        Self {
+            id: open.connection_id,
+            limits: open.limits,
+            state: State::Greeting,
+            deadline: Some(open.now + login),
+            malformed: 0,
+            unanswered: VecDeque::new(),
+            last_token: SILENT.0,
+        }
+    }
+
+    fn receive_text(&mut self, text: &str, now: Timestamp, out: &mut Output<'_>) {
+        let limits = Arc::clone(&self.limits);
+        let result = ClientFrame::parse(text, &limits).and_then(|frame| {
+            let id = frame.id.clone();
+            self.handle(frame, text, now, out)
+                .map_err(|error| FrameError { id, ..error })
+        });
+        if let Err(error) = result {
+            send(out.outbox, answer::error(&error));
+            out.commands.push(Command::Refused {
+                reason: answer::label(error.code),
+            });
+            self.count_malformed(&error, out);
+        }
+    }
+
+    fn count_malformed(&mut self, error: &FrameError, out: &mut Output<'_>) {
+        if matches!(error.code, ErrorCode::Malformed | ErrorCode::TooDeep) {
+            self.malformed += 1;
+            if self.malformed == MALFORMED_MAX {
+                self.end(Cause::Malformed, "too many frames that are not JSON", out);
+            }
+        }
+    }
+
+    fn handle(
+        &mut self,
+        frame: ClientFrame<'_>,
+        text: &str,
+        now: Timestamp,
+        out: &mut Output<'_>,
+    ) -> Result<(), FrameError> {
+        match (&self.state, frame.request) {
+            (State::Ended, _) => Ok(()),
+            (
+                _,
+                Request::Disconnect {
+                    session_expiry_secs,
+                },
+            ) => {
+                self.disconnect(session_expiry_secs, out);
+                Ok(())
+            }
+            (State::Greeting, Request::Connect(connect)) => {
+                self.login(*connect, frame.id, None, out)
+            }
+            (State::Greeting, _) => self.login(ConnectRequest::default(), None, Some(text), out),
+            (State::Connecting(_), _) => Err(FrameError::new(
+                ErrorCode::Busy,
+                "the login is not answered yet",
+            )),
+            (State::Open { .. }, request) => self.request(request, frame.id, now, out),
+        }
+    }
+
+    fn login(
+        &mut self,
+        request: ConnectRequest<'_>,
+        id: Option<Id>,
+        first: Option<&str>,
+        out: &mut Output<'_>,
+    ) -> Result<(), FrameError> {
+        let connect = command::connect(request, &self.limits)?;
+        self.state = State::Connecting(Box::new(Login {
+            id,
+            first: first.map(Into::into),
+            session_expiry_secs: connect.session_expiry_secs,
+            in_flight: connect.in_flight,
+        }));
+        out.commands.push(Command::Connect(Box::new(connect)));
+        Ok(())
+    }
+
+    fn request(
+        &mut self,
+        request: Request<'_>,
+        id: Option<Id>,
+        now: Timestamp,
+        out: &mut Output<'_>,
+    ) -> Result<(), FrameError> {
+        match request {
+            Request::Publish(publish) => return self.publish(*publish, id, now, out),
+            Request::Subscribe(subscribe) => return self.subscribe(&subscribe, id, out),
+            Request::Unsubscribe { topics, share } => {
+                let share = share.as_deref();
+                let keys = topics
+                    .iter()
+                    .map(|topic| command::key(topic, share))
+                    .collect();
+                let token = self.ask(id, What::Topics(owned(&topics), share.map(Into::into)))?;
+                out.commands.push(Command::Unsubscribe { token, keys });
+            }
+            Request::Join { group, options } => {
+                let topic = command::group_topic(&group)?;
+                let requests =
+                    command::subscriptions([topic.as_str()], None, options, &self.limits);
+                let token = self.ask(id, What::Group(group.into()))?;
+                out.commands
+                    .push(Command::Subscribe(Subscribe { token, requests }));
+            }
+            Request::Leave { group } => {
+                let keys = [command::group_topic(&group)?.into()].into_iter().collect();
+                let token = self.ask(id, What::Group(group.into()))?;
+                out.commands.push(Command::Unsubscribe { token, keys });
+            }
+            Request::Ack { positions } => {
+                let settles = positions.into_iter().map(Settle::Done);
+                return self.settle(settles.collect(), id, out);
+            }
+            Request::Nack { positions, requeue } => {
+                let settles = positions
+                    .into_iter()
+                    .map(|position| Settle::Rejected { position, requeue });
+                return self.settle(settles.collect(), id, out);
+            }
+            Request::Ping => send(out.outbox, Object::frame("pong", id.as_ref())),
+            Request::Pong | Request::Disconnect { .. } => {}
+            Request::Connect(_) => {
+                let detail = "this connection is logged in already";
+                return Err(FrameError::new(ErrorCode::AlreadyConnected, detail));
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks for an answer even if the client does not, so that a refusal reaches it.
+    fn publish(
+        &mut self,
+        request: PublishRequest<'_>,
+        id: Option<Id>,
+        now: Timestamp,
+        out: &mut Output<'_>,
+    ) -> Result<(), FrameError> {
+        let mut publish = command::publish(request, id.is_some(), &self.limits, now)?;
+        publish.token = Some(match id {
+            Some(_) => self.ask(id, What::Nothing)?,
+            None => SILENT,
+        });
+        out.commands.push(Command::Publish(publish));
+        Ok(())
+    }
+
+    fn subscribe(
+        &mut self,
+        request: &SubscribeRequest<'_>,
+        id: Option<Id>,
+        out: &mut Output<'_>,
+    ) -> Result<(), FrameError> {
+        let share = request.share.as_deref();
+        let filters = request.topics.iter().map(AsRef::as_ref);
+        let requests = command::subscriptions(filters, share, request.options, &self.limits);
+        let what = What::Topics(owned(&request.topics), share.map(Into::into));
+        let token = self.ask(id, what)?;
+        out.commands
+            .push(Command::Subscribe(Subscribe { token, requests }));
+        Ok(())
+    }
+
+    fn settle(
+        &mut self,
+        mut settles: Vec<Settle>,
+        id: Option<Id>,
+        out: &mut Output<'_>,
+    ) -> Result<(), FrameError> {
+        let token = match id {
+            Some(_) => Some(self.ask(id, What::Nothing)?),
+            None => None,
+        };
+        match (token, settles.len()) {
+            (Some(token), 2..) => {
+                let commands = settles
+                    .into_iter()
+                    .map(|settle| Command::Settle {
+                        token: None,
+                        settle,
+                    })
+                    .collect();
+                out.commands.push(Command::Transaction { token, commands });
+            }
+            (token, _) => out.commands.extend(
+                settles
+                    .drain(..)
+                    .map(|settle| Command::Settle { token, settle }),
+            ),
+        }
+        Ok(())
+    }
+
+    fn disconnect(&mut self, session_expiry_secs: Option<u32>, out: &mut Output<'_>) {
+        if let State::Open { .. } = self.state {
+            let longest = self.limits.session_expiry_max_secs;
+            out.commands.push(Command::Disconnect {
+                publish_will: false,
+                session_expiry_secs: session_expiry_secs.map(|secs| secs.min(longest)),
+            });
+        }
+        self.end(Cause::Normal, "as the client asked", out);
+    }
+
+    /// Remembers a request until its answer comes.
+    fn ask(&mut self, id: Option<Id>, what: What) -> Result<Token, FrameError> {
+        if self.unanswered.len() >= UNANSWERED_MAX {
+            let detail = format!("{UNANSWERED_MAX} requests wait for their answers already");
+            return Err(FrameError::new(ErrorCode::QuotaExceeded, detail));
+        }
+        self.last_token += 1;
+        let token = Token(self.last_token);
+        self.unanswered.push_back(Unanswered { token, id, what });
+        Ok(token)
+    }
+
+    /// Finds what an answer is for; the first one, as long as the broker keeps the order.
+    fn asked(&mut self, token: Token) -> Option<(Option<Id>, What)> {
+        let at = self
+            .unanswered
+            .iter()
+            .position(|unanswered| unanswered.token == token)?;
+        let found = self.unanswered.remove(at)?;
+        if self.unanswered.is_empty() {
+            // An idle connection owns no buffer.
+            self.unanswered = VecDeque::new();
+        }
+        Some((found.id, found.what))
+    }
+
+    fn connected(&mut self, connected: &Connected, now: Timestamp, out: &mut Output<'_>) {
+        let State::Connecting(login) = std::mem::replace(&mut self.state, State::Ended) else {
+            return;
+        };
+        self.state = State::Open { pinged: false };
+        self.heard(now);
+        let frame = answer::connected(
+            login.id.as_ref(),
+            &self.id,
+            connected,
+            (login.session_expiry_secs, login.in_flight),
+            &self.limits,
+        );
+        send(out.outbox, frame);
+        if let Some(first) = login.first {
+            self.receive_text(&first, now, out);
+        }
+    }
+
+    fn refused(&mut self, refusal: Refusal, out: &mut Output<'_>) {
+        let State::Connecting(login) = &mut self.state else {
+            return;
+        };
+        let id = login.id.take();
+        let error = FrameError {
+            id,
+            ..FrameError::from(refusal)
+        };
+        send(out.outbox, answer::error(&error));
+        self.end(Cause::Refused, error.detail, out);
+    }
+
+    /// The answer to a request that has nothing more to say than yes or no.
+    fn settled(&mut self, token: Token, result: Result<(), Refusal>, out: &mut Output<'_>) {
+        let Some((id, _)) = self.asked(token) else {
+            return;
+        };
+        send(out.outbox, answer::done(id, result));
+    }
+
+    fn published(&mut self, token: Token, result: Result<u32, Refusal>, out: &mut Output<'_>) {
+        if token == SILENT {
+            if let Err(refusal) = result {
+                send(out.outbox, answer::error(&refusal.into()));
+            }
+        } else if let Some((id, _)) = self.asked(token) {
+            send(out.outbox, answer::published(id, result));
+        }
+    }
+
+    /// Everything that comes from the client shows that it is there.
+    fn heard(&mut self, now: Timestamp) {
+        if let State::Open { pinged } = &mut self.state {
+            *pinged = false;
+            let silence = self.limits.json_ping_ms;
+            self.deadline = (silence > 0).then(|| now + Duration::from_millis(silence.into()));
+        }
+    }
+
+    /// Says good-bye and ends the connection.
+    fn end(&mut self, cause: Cause, detail: impl Into<Cow<'static, str>>, out: &mut Output<'_>) {
+        let detail = detail.into();
+        self.say_goodbye(cause, &detail, out.outbox);
+        out.end(cause, detail);
+    }
+
+    fn say_goodbye(&mut self, cause: Cause, detail: &str, outbox: &mut Outbox) {
+        if matches!(self.state, State::Ended) {
+            return;
+        }
+        self.state = State::Ended;
+        self.deadline = None;
+        self.unanswered = VecDeque::new();
+        let mut frame = Object::frame("disconnect", None);
+        frame
+            .string("reason", reason(cause))
+            .string("message", detail)
+            .plain("reconnect", reconnect(cause));
+        send(outbox, frame);
+    }
+}
+
+impl Connection for JsonConnection {
+    fn receive(&mut self, input: &[u8], now: Timestamp, out: &mut Output<'_>) -> usize {
+        let longest = match self.state {
+            State::Ended => return input.len(),
+            State::Open { .. } => self.limits.packet_bytes,
+            State::Greeting | State::Connecting(_) => self.limits.packet_bytes_before_login,
+        };
+        self.heard(now);
+        if input.len() > longest {
+            let detail = format!(
+                "a frame of {} bytes, at most {longest} are allowed",
+                input.len()
+            );
+            self.end(Cause::TooLarge, detail, out);
+        } else if let Ok(text) = simdutf8::basic::from_utf8(input) {
+            self.receive_text(text, now, out);
+        } else {
+            self.end(Cause::NotUtf8, "a frame is not UTF-8", out);
+        }
+        input.len()
+    }
+
+    fn reply(&mut self, reply: Reply, now: Timestamp, out: &mut Output<'_>) {
+        if matches!(self.state, State::Ended) {
+            return;
+        }
+        match reply {
+            Reply::Connected(connected) => self.connected(&connected, now, out),
+            Reply::Refused(refusal) => self.refused(refusal, out),
+            Reply::Published { token, result } => self.published(token, result, out),
+            Reply::Subscribed { token, results } => {
+                if let Some((id, what)) = self.asked(token) {
+                    send(out.outbox, answer::subscribed(id.as_ref(), &what, &results));
+                }
+            }
+            Reply::Unsubscribed { token, existed } => {
+                if let Some((id, what)) = self.asked(token) {
+                    send(
+                        out.outbox,
+                        answer::unsubscribed(id.as_ref(), &what, &existed),
+                    );
+                }
+            }
+            Reply::Settled { token, result } | Reply::Committed { token, result } => {
+                self.settled(token, result, out);
+            }
+            // Answers to what only QoS 2 asks.
+            Reply::Released { .. } | Reply::Received { .. } | Reply::Passed { .. } => {}
+        }
+    }
+
+    fn deliver(
+        &mut self,
+        delivery: &Delivery<'_>,
+        now: Timestamp,
+        outbox: &mut Outbox,
+    ) -> Delivered {
+        if matches!(self.state, State::Ended) {
+            return Delivered::NotSubscribed;
+        }
+        let body = delivery.message.encoded(message::ENCODING, message::body);
+        if message::is_plain(delivery) {
+            outbox.frame_of(
+                delivery.message,
+                FrameType::Text,
+                &[message::HEAD.as_bytes()],
+                body,
+                b"",
+            );
+        } else {
+            let head = message::head(delivery, now);
+            outbox.frame_of(
+                delivery.message,
+                FrameType::Text,
+                &[head.as_bytes()],
+                body,
+                b"",
+            );
+        }
+        Delivered::Written
+    }
+
+    fn notify(&mut self, notice: &Notice, _now: Timestamp, outbox: &mut Outbox) {
+        match notice {
+            _ if matches!(self.state, State::Ended) => {}
+            Notice::Gap { dropped } => {
+                let mut frame = Object::frame("gap", None);
+                frame.plain("dropped", dropped);
+                send(outbox, frame);
+            }
+        }
+    }
+
+    fn next_timeout(&self) -> Option<Timestamp> {
+        self.deadline
+    }
+
+    fn handle_timeout(&mut self, now: Timestamp, out: &mut Output<'_>) {
+        if self.deadline.is_none_or(|deadline| now < deadline) {
+            return;
+        }
+        match &mut self.state {
+            State::Greeting | State::Connecting(_) => {
+                self.end(Cause::LoginTimeout, "no login in time", out);
+            }
+            State::Open { pinged: true } => {
+                self.end(Cause::KeepAliveTimeout, "a ping was not answered", out);
+            }
+            State::Open { pinged } => {
+                *pinged = true;
+                let patience = Duration::from_millis(self.limits.json_pong_ms.into());
+                self.deadline = Some(now + patience);
+                send(out.outbox, Object::frame("ping", None));
+            }
+            State::Ended => {}
+        }
+    }
+
+    fn close(&mut self, reason: &CloseReason, outbox: &mut Outbox) {
+        self.say_goodbye(reason.cause, &reason.detail, outbox);
+    }
+}
+
+fn owned(topics: &[Cow<'_, str>]) -> Box<[Box<str>]> {
+    topics.iter().map(|topic| topic.as_ref().into()).collect()
+}
+
+fn send(outbox: &mut Outbox, frame: Object) {
+    outbox.frame(FrameType::Text, &[frame.end().as_bytes()]);
+}

@@ -1,0 +1,125 @@
+//! The `message` frame.
+//!
+//! It is a short head for one receiver in front of a body for all: the body is written once per
+//! message and shared.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+
+use bytes::Bytes;
+
+use super::content::{Content, Data};
+use super::frame::position_json;
+use super::scan;
+use super::write::Object;
+use crate::connection::{Delivery, topics};
+use crate::model::{Encoding, Message, QoS, Timestamp};
+
+/// Names the body among a message's encodings.
+pub(super) const ENCODING: Encoding = Encoding("json");
+
+/// The start of every `message` frame.
+pub(super) const HEAD: &str = "{\"type\":\"message\",";
+
+/// A JSON payload that is nested more deeply travels as text: readers have limits of their own.
+const PAYLOAD_DEPTH: usize = 100;
+
+/// Whether the frame for this receiver is [`HEAD`] and the body.
+pub(super) fn is_plain(delivery: &Delivery<'_>) -> bool {
+    delivery.position.is_none()
+        && !delivery.retain
+        && delivery.attempts == 0
+        && delivery.message.expires_at.is_none()
+}
+
+/// What only this receiver gets to read, in front of the body.
+pub(super) fn head(delivery: &Delivery<'_>, now: Timestamp) -> String {
+    let mut head = String::with_capacity(128);
+    head.push_str(HEAD);
+    // Writing into a string does not fail.
+    if let Some(position) = delivery.position.filter(|_| delivery.qos > QoS::AtMostOnce) {
+        let _ = write!(head, "\"qos\":1,\"ackId\":{},", position_json(position));
+    }
+    if delivery.retain {
+        head.push_str("\"retained\":true,");
+    }
+    if delivery.attempts > 0 {
+        let count = u64::from(delivery.attempts) + 1;
+        let _ = write!(head, "\"redelivered\":true,\"deliveryCount\":{count},");
+    }
+    if let Some(secs) = delivery.message.expires_in_secs(now) {
+        let _ = write!(head, "\"expiresIn\":{secs},");
+    }
+    head
+}
+
+/// What all receivers read, up to the frame's end.
+pub(super) fn body(message: &Message) -> Bytes {
+    let topic = message.topic.as_str();
+    let mut object = Object::rest(topic.len() + message.payload.len() + 64);
+    object.string("topic", topic);
+    mark(&mut object, topic);
+    content(message).write(&mut object);
+    object.end().into()
+}
+
+/// Says in a field of its own what the topic means: a group, a user, everyone.
+fn mark(object: &mut Object, topic: &str) {
+    if topic == topics::BROADCAST {
+        object.flag("broadcast", true);
+    } else if let Some(group) = topic.strip_prefix(topics::GROUP) {
+        if !group.contains('/') {
+            object.string("group", group);
+        }
+    } else if let Some(rest) = topic.strip_prefix(topics::USER) {
+        let user = rest.split_once('/').map_or(rest, |(user, _)| user);
+        object.string("user", user);
+    }
+}
+
+fn content(message: &Message) -> Content<'_> {
+    let properties = message.properties.as_deref();
+    let content_type = properties.and_then(|properties| properties.content_type.as_deref());
+    let mut content = Content::from(data(&message.payload, content_type));
+    if let Some(properties) = properties {
+        content.content_type = content_type.map(Cow::Borrowed);
+        content.correlation = properties.correlation.as_deref().map(Cow::Borrowed);
+        content.reply_to = properties.reply_to.as_deref().map(Cow::Borrowed);
+        content.headers = properties
+            .user
+            .iter()
+            .map(|(name, value)| (Cow::Borrowed(&**name), Cow::Borrowed(&**value)))
+            .collect();
+    }
+    content
+}
+
+/// The payload as its content type and its bytes say: JSON only if it is declared and is JSON,
+/// bytes if they are declared or are not UTF-8, otherwise text.
+fn data<'a>(payload: &'a [u8], content_type: Option<&str>) -> Data<'a> {
+    let media_type = content_type
+        .and_then(|text| text.split(';').next())
+        .unwrap_or_default()
+        .trim();
+    if media_type.eq_ignore_ascii_case("application/octet-stream") {
+        return Data::Binary(Cow::Borrowed(payload));
+    }
+    let Ok(text) = simdutf8::basic::from_utf8(payload) else {
+        return Data::Binary(Cow::Borrowed(payload));
+    };
+    if is_json(media_type)
+        && let Ok(value) = scan::value(text, PAYLOAD_DEPTH)
+    {
+        return Data::Json(Cow::Borrowed(value.raw));
+    }
+    Data::Text(Cow::Borrowed(text))
+}
+
+fn is_json(media_type: &str) -> bool {
+    let ends_in_json = media_type
+        .len()
+        .checked_sub("+json".len())
+        .and_then(|at| media_type.get(at..))
+        .is_some_and(|end| end.eq_ignore_ascii_case("+json"));
+    ends_in_json || media_type.eq_ignore_ascii_case("application/json")
+}

@@ -1,0 +1,95 @@
+//! MESSAGE (STOMP 1.2 §MESSAGE): a head for the subscription, then what all receivers share.
+
+use super::StompConnection;
+use super::settle::{MessageId, Number};
+use super::subscribe::{AckMode, Subscription};
+use crate::connection::{Delivered, Delivery, SubscriptionId};
+use crate::model::Timestamp;
+use crate::outbox::Outbox;
+use crate::stomp::encode::put_number;
+use crate::stomp::frame::{Buffer, Escaping};
+use crate::stomp::{Version, destination, message};
+
+impl StompConnection {
+    /// Writes a message once for each of the subscriptions that it comes from.
+    pub(super) fn message(
+        &mut self,
+        delivery: &Delivery<'_>,
+        version: Version,
+        now: Timestamp,
+        outbox: &mut Outbox,
+    ) -> Delivered {
+        let mut delivered = Delivered::NotSubscribed;
+        for matched in delivery.matched {
+            let serial = self.serial;
+            let Some(subscription) = self.subscriptions.by_id(matched.id) else {
+                continue;
+            };
+            let number = subscription.number(delivery, serial);
+            let head = head(subscription, matched.id, number, delivery, version);
+            let tail = message::tail(delivery.message, version);
+            let parts = [head.as_slice(), tail.bytes];
+            outbox.frame_of(
+                delivery.message,
+                tail.kind,
+                &parts,
+                &delivery.message.payload,
+                b"\0",
+            );
+            self.serial += 1;
+            self.heart_beat.sent(now);
+            delivered = Delivered::Written;
+        }
+        delivered
+    }
+}
+
+impl Subscription {
+    fn number(&mut self, delivery: &Delivery<'_>, serial: u64) -> Number {
+        match delivery.position {
+            Some(position) if self.ack != AckMode::Auto => {
+                self.next_position = self.next_position.max(position.saturating_add(1));
+                Number::Position(position)
+            }
+            _ => Number::Unsettled {
+                next_position: self.next_position,
+                serial,
+            },
+        }
+    }
+}
+
+fn head(
+    subscription: &Subscription,
+    id: SubscriptionId,
+    number: Number,
+    delivery: &Delivery<'_>,
+    version: Version,
+) -> Buffer {
+    let mut head = Buffer::new();
+    head.extend_from_slice(&subscription.head);
+    let id = MessageId {
+        subscription: id,
+        number,
+    };
+    head.extend_from_slice(b"message-id:");
+    id.put(&mut head);
+    if version == Version::V1_2 && subscription.ack != AckMode::Auto {
+        head.extend_from_slice(b"\nack:");
+        id.put(&mut head);
+    }
+    head.extend_from_slice(b"\ndestination:");
+    let escaping = Escaping::of("MESSAGE", Some(version));
+    let topic = delivery.message.topic.as_str();
+    destination::put(topic, subscription.style, escaping, &mut head);
+    head.push(b'\n');
+    if delivery.retain {
+        head.extend_from_slice(b"retained:true\n");
+    }
+    if delivery.attempts > 0 {
+        head.extend_from_slice(b"redelivered:true\ndelivery-count:");
+        put_number(&mut head, u64::from(delivery.attempts) + 1);
+        head.push(b'\n');
+    }
+    head
+}
