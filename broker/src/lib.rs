@@ -1,8 +1,11 @@
 //! The broker: everything behind the `polycast` binary.
 
 pub mod cli;
+pub mod clock;
 pub mod config;
+pub mod hub;
 pub mod net;
 pub mod router;
+pub mod server;
 pub mod session;
 pub mod telemetry;

@@ -1,2 +1,11 @@
-//! The `polycast` binary.
-fn main() {}
+//! The `polycast` binary: chooses the allocator; all else is in the library.
+
+use std::process::ExitCode;
+
+#[cfg(feature = "mimalloc")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    broker::cli::main()
+}

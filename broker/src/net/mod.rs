@@ -1,1 +1,191 @@
 //! Listeners and the tasks that drive connections: bytes, not meanings.
+//!
+//! - [`listener`]: accepts sockets within the limits and begins a connection on each.
+//! - [`http`]: the HTTP port; upgrades to WebSocket hand the raw socket to a driver.
+//! - [`driver`]: the task of one connection; [`execute`] carries out what its client asks.
+//! - [`timers`]: one timer wheel for all of them.
+
+mod admission;
+#[cfg(test)]
+mod contract;
+mod driver;
+mod execute;
+mod http;
+mod listener;
+mod timers;
+
+use std::hash::{BuildHasher, Hasher};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use bytes::BytesMut;
+use bytestring::ByteString;
+use foldhash::quality::RandomState;
+use parking_lot::Mutex;
+use protocols::connection::{CloseReason, Open, Protocol};
+use protocols::websocket::deflate::Deflate;
+use protocols::{Limits, Outbox};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+pub use admission::{Admission, AdmissionLimits, Permit};
+pub use listener::{Listener, Service};
+pub use timers::{TICK, Timers};
+
+use crate::clock::Clock;
+use crate::hub::Hub;
+use crate::session::Link;
+use crate::telemetry::{Transport, Untrusted};
+use driver::{Driver, WebSocket};
+
+/// What all connections share.
+pub struct Net {
+    /// Carries out what clients ask.
+    pub hub: Arc<Hub>,
+    /// The time.
+    pub clock: Clock,
+    /// Deadlines of connections.
+    pub timers: Timers,
+    /// Who may connect.
+    pub admission: Admission,
+    /// What may change while the broker runs.
+    pub live: ArcSwap<Live>,
+    numbers: AtomicU64,
+    /// Random part of connection identifiers, so that they differ between runs.
+    run: u64,
+}
+
+/// Settings that a reload of the configuration may change, for new connections.
+#[derive(Clone, Debug)]
+pub struct Live {
+    /// Bounds of the protocols.
+    pub limits: Arc<Limits>,
+    /// Origins of web pages that may connect, beside the broker's own; `*` for all.
+    pub allowed_origins: Vec<String>,
+    /// Whether permessage-deflate is agreed on.
+    pub permessage_deflate: bool,
+    /// The longest that a publisher waits for a slow receiver.
+    pub pause: Duration,
+    /// How long a socket may take nothing.
+    pub stall: Duration,
+    /// Bytes in the outbox above which nothing more is read from the client.
+    pub outbox_bytes: usize,
+    /// Bytes of an HTTP request's head.
+    pub http_head_bytes: usize,
+    /// Headers of an HTTP request.
+    pub http_headers: usize,
+}
+
+/// How a client came in.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival {
+    /// Its address.
+    pub peer: SocketAddr,
+    /// What carries the connection.
+    pub transport: Transport,
+    /// The subprotocol that was agreed on.
+    pub subprotocol: Option<&'static str>,
+    /// What was agreed on about compression, if anything.
+    pub deflate: Option<Deflate>,
+}
+
+impl Net {
+    /// The shared parts, without connections.
+    pub fn new(hub: Arc<Hub>, clock: Clock, admission: Admission, live: Live) -> Self {
+        Self {
+            hub,
+            clock,
+            timers: Timers::new(clock.now()),
+            admission,
+            live: ArcSwap::from_pointee(live),
+            numbers: AtomicU64::new(1),
+            run: RandomState::default().build_hasher().finish(),
+        }
+    }
+
+    /// Ends all connections, for a stop of the broker: those of the sessions and those that have
+    /// not logged in.
+    pub fn stop(&self, reason: &CloseReason) {
+        self.hub.stop(reason);
+        self.admission.dismiss_half_open(reason);
+    }
+
+    /// Speaks a protocol on a socket until the connection is over.
+    pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
+        self: Arc<Self>,
+        socket: S,
+        protocol: &'static dyn Protocol,
+        arrival: Arrival,
+        early: BytesMut,
+        permit: Permit,
+    ) {
+        let number = self.numbers.fetch_add(1, Ordering::Relaxed);
+        let metrics = self.hub.metrics.protocol(protocol.name());
+        metrics.opened.inc();
+        metrics.connections(arrival.transport).inc();
+        let live = self.live.load_full();
+        let (link, web_socket) = self.open(number, protocol, arrival, &live);
+        let ended = Driver::new(socket, Arc::clone(&self), live, link, web_socket, early)
+            .run()
+            .await;
+        drop(permit);
+        metrics.connections(arrival.transport).dec();
+        self.hub
+            .metrics
+            .connection_closed(metrics.name, ended.reason.cause);
+        tracing::info!(
+            connection = number,
+            peer = %arrival.peer,
+            protocol = metrics.name,
+            transport = arrival.transport.as_str(),
+            client = %Untrusted(ended.client_id.as_deref().unwrap_or("-")),
+            reason = ended.reason.cause.as_str(),
+            detail = %Untrusted(&ended.reason.detail),
+            "connection closed"
+        );
+    }
+
+    fn open(
+        &self,
+        number: u64,
+        protocol: &'static dyn Protocol,
+        arrival: Arrival,
+        live: &Live,
+    ) -> (Link, Option<WebSocket>) {
+        let connection_id: ByteString =
+            format!("{:012x}-{number}", self.run & 0xffff_ffff_ffff).into();
+        let open = Open {
+            subprotocol: arrival.subprotocol,
+            connection_id: connection_id.clone(),
+            limits: Arc::clone(&live.limits),
+            now: self.clock.now(),
+        };
+        let is_web_socket = matches!(
+            arrival.transport,
+            Transport::WebSocket | Transport::WebSocketTls
+        );
+        let usage = protocol.web_socket_use();
+        let outbox = match (is_web_socket, arrival.deflate) {
+            (false, _) => Outbox::new(),
+            (true, None) => Outbox::web_socket(usage),
+            (true, Some(deflate)) => Outbox::web_socket_deflate(usage, deflate),
+        };
+        let web_socket = is_web_socket.then(|| {
+            let config =
+                protocols::websocket::Config::new(usage, &live.limits, arrival.deflate.is_some());
+            WebSocket::new(config)
+        });
+        let way_back = Arc::new(Mutex::new(None));
+        let link = Link::new(
+            number,
+            connection_id,
+            self.hub.metrics.protocol(protocol.name()),
+            protocol.open(open),
+            outbox,
+            way_back,
+        );
+        (link, web_socket)
+    }
+}

@@ -1,1 +1,297 @@
 //! What outlives a connection, in protocol-neutral terms.
+//!
+//! A [`Session`] holds a client's subscriptions, the messages that wait for it or are on their way
+//! ([`Lane`]), its will, and, while it is connected, its [`Link`]. One lock guards it all: a
+//! publisher takes it for the time of one delivery. Nothing is awaited under it.
+//!
+//! Lock order: a group's lock may be held when a session's is taken, never the other way round,
+//! and never two sessions' at once.
+
+mod batch;
+mod delivery;
+mod group;
+mod lane;
+mod link;
+mod route;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use bytestring::ByteString;
+use hashbrown::HashMap;
+use parking_lot::{Mutex, MutexGuard};
+use protocols::connection::{
+    CloseReason, Lane as LaneChoice, Overlap, Position, SubscribeRequest, SubscriptionId, Will,
+};
+use protocols::model::{QoS, Timestamp};
+use tokio::sync::Notify;
+
+pub use batch::Batch;
+pub use delivery::{Outcome, Settled, Taken, Terms};
+pub use group::{Group, GroupBounds, GroupName, TEMPORARY};
+pub use lane::{Entry, Lane};
+pub use link::{Link, PATIENCE, WayBack};
+pub use route::{Plan, Route, SubRoute, Target};
+
+use crate::router::Cursor;
+
+/// One client's state, with or without a connection.
+#[derive(Debug)]
+pub struct Session {
+    /// Unique among all sessions of this process; see `Message::publisher`.
+    pub number: u64,
+    /// The client's name.
+    pub client_id: ByteString,
+    /// The user that it was recognised as.
+    pub user: Option<ByteString>,
+    /// Told when its outbox was emptied.
+    pub drained: Notify,
+    state: Mutex<State>,
+}
+
+/// Bounds of a session, the same for all.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Messages that may wait.
+    pub queue_messages: usize,
+    /// Bytes of messages that may wait.
+    pub queue_bytes: usize,
+    /// Bytes in the outbox above which QoS 0 messages are dropped and others wait.
+    pub outbox_bytes: usize,
+    /// Bytes in the outbox above which the connection is given up.
+    pub outbox_hard_bytes: usize,
+}
+
+/// The part of a session that its lock guards.
+#[derive(Debug)]
+pub struct State {
+    /// The connection, while there is one.
+    pub link: Option<Link>,
+    /// Whether the session was ended and must not be used any more.
+    pub ended: bool,
+    /// By [`SubscribeRequest::key`].
+    pub subscriptions: HashMap<ByteString, Subscription>,
+    /// Seconds that it outlives its connection.
+    pub expiry_secs: u32,
+    /// When it ends, while it has no connection.
+    pub ends_at: Option<Timestamp>,
+    /// What to publish if the connection ends without a good-bye.
+    pub will: Option<Box<Will>>,
+    /// When the will is due, while the client is away.
+    pub will_at: Option<Timestamp>,
+    /// When the hub looks after it next, if it is in the hub's list of deadlines.
+    pub watched: Option<Timestamp>,
+    /// What several matching subscriptions mean.
+    pub overlap: Overlap,
+    /// Packet identifiers of QoS 2 publishes that were accepted and not released.
+    pub accepted: HashSet<u16>,
+    /// Retained messages that are still to be sent to new subscriptions.
+    pub retained: Vec<RetainedWork>,
+    /// Whether a group had a message for it while its outbox was full.
+    missed_offer: bool,
+    lanes: Vec<Lane>,
+    next_position: Position,
+    next_subscription: u32,
+    queued: usize,
+    queued_bytes: usize,
+    bounds: Bounds,
+}
+
+/// One of a session's subscriptions.
+#[derive(Clone, Debug)]
+pub struct Subscription {
+    /// Its number.
+    pub id: SubscriptionId,
+    /// What the client asked for.
+    pub request: SubscribeRequest,
+    /// The group that it is a member of, if it is shared.
+    pub group: Option<Arc<Group>>,
+}
+
+/// Retained messages on their way to a subscription, a batch at a time.
+#[derive(Debug)]
+pub struct RetainedWork {
+    /// For which subscription.
+    pub id: SubscriptionId,
+    /// How it wants them.
+    pub request: SubscribeRequest,
+    /// Where to go on; `None` at the start.
+    pub cursor: Option<Cursor>,
+}
+
+impl Session {
+    /// A session without a connection.
+    pub fn new(
+        number: u64,
+        client_id: ByteString,
+        user: Option<ByteString>,
+        bounds: Bounds,
+    ) -> Self {
+        let state = State {
+            link: None,
+            ended: false,
+            subscriptions: HashMap::new(),
+            expiry_secs: 0,
+            ends_at: None,
+            will: None,
+            will_at: None,
+            watched: None,
+            overlap: Overlap::Merge,
+            accepted: HashSet::new(),
+            retained: Vec::new(),
+            missed_offer: false,
+            lanes: Vec::new(),
+            next_position: 0,
+            next_subscription: 0,
+            queued: 0,
+            queued_bytes: 0,
+            bounds,
+        };
+        Self {
+            number,
+            client_id,
+            user,
+            drained: Notify::new(),
+            state: Mutex::new(state),
+        }
+    }
+
+    /// Locks the state. Held for one step at a time, never across an await.
+    pub fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock()
+    }
+
+    /// Runs a step on the link if the session still holds the connection `link`.
+    pub fn with_link<R>(&self, link: u64, step: impl FnOnce(&mut Link) -> R) -> Option<R> {
+        let mut state = self.lock();
+        state.link.as_mut().filter(|held| held.id == link).map(step)
+    }
+}
+
+impl State {
+    /// Gives the session a connection.
+    pub fn attach(&mut self, mut link: Link) -> &mut Link {
+        link.hard_bytes = self.bounds.outbox_hard_bytes;
+        self.link.insert(link)
+    }
+
+    /// Takes the connection away, if it is this one or any.
+    pub fn detach(&mut self, link: Option<u64>) -> Option<Link> {
+        if link.is_some_and(|id| self.link.as_ref().is_none_or(|held| held.id != id)) {
+            return None;
+        }
+        for lane in &mut self.lanes {
+            lane.reset();
+        }
+        // What an acknowledged subscription was promised outlives the connection, as its queue does.
+        self.retained
+            .retain(|work| work.request.durable && work.request.qos > QoS::AtMostOnce);
+        self.missed_offer = false;
+        self.link.take()
+    }
+
+    /// Ends the connection for a reason of the broker's and lets it go.
+    pub fn dismiss(&mut self, reason: CloseReason) -> bool {
+        match self.detach(None) {
+            Some(mut link) => {
+                link.close(reason);
+                link.hand_back();
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Messages that wait or are open, and their bytes.
+    pub fn queued(&self) -> (usize, usize) {
+        (self.queued, self.queued_bytes)
+    }
+
+    /// Whether anything would be lost if the session ended now.
+    pub fn is_away(&self) -> bool {
+        self.link.is_none()
+    }
+
+    /// Sets the window of the session's own lane.
+    pub fn set_window(&mut self, window: u16) {
+        self.lane_mut(None, window, false).window = window;
+    }
+
+    /// Adds or replaces a subscription and says whether its key was there before.
+    pub fn subscribe(
+        &mut self,
+        request: SubscribeRequest,
+        group: Option<Arc<Group>>,
+    ) -> (Subscription, Option<Subscription>) {
+        let old = self.subscriptions.remove(&request.key);
+        let id = match &old {
+            Some(old) => old.id,
+            None => {
+                self.next_subscription += 1;
+                SubscriptionId(self.next_subscription)
+            }
+        };
+        if let LaneChoice::Own { in_flight } = request.lane {
+            let lane = self.lane_mut(Some(id), in_flight, request.auto_settle);
+            lane.window = in_flight;
+            lane.auto_settle = request.auto_settle;
+        }
+        let new = Subscription { id, request, group };
+        self.subscriptions
+            .insert(new.request.key.clone(), new.clone());
+        (new, old)
+    }
+
+    /// Removes a subscription with its lane. Returns what the lane held, for its group.
+    pub fn unsubscribe(&mut self, key: &str) -> Option<(Subscription, Vec<Entry>)> {
+        let old = self.subscriptions.remove(key)?;
+        self.retained.retain(|work| work.id != old.id);
+        let mut left = Vec::new();
+        if let Some(at) = self
+            .lanes
+            .iter()
+            .position(|lane| lane.owner == Some(old.id))
+        {
+            left.extend(self.lanes.remove(at).drain());
+            self.forget(&left);
+        }
+        Some((old, left))
+    }
+
+    /// Ends the session: what it held is returned, for groups.
+    pub fn end(&mut self) -> (Vec<Subscription>, Vec<Entry>) {
+        self.ended = true;
+        self.ends_at = None;
+        self.will_at = None;
+        let mut entries = Vec::new();
+        for lane in &mut self.lanes {
+            entries.extend(lane.drain());
+        }
+        self.lanes.clear();
+        self.retained.clear();
+        self.accepted.clear();
+        self.queued = 0;
+        self.queued_bytes = 0;
+        let mut subscriptions: Vec<_> = self.subscriptions.drain().map(|(_, held)| held).collect();
+        subscriptions.sort_by_key(|held| held.id);
+        (subscriptions, entries)
+    }
+
+    fn lane_mut(&mut self, owner: Option<SubscriptionId>, window: u16, auto: bool) -> &mut Lane {
+        let at = match self.lanes.iter().position(|lane| lane.owner == owner) {
+            Some(at) => at,
+            None => {
+                self.lanes.push(Lane::new(owner, window, auto));
+                self.lanes.len() - 1
+            }
+        };
+        &mut self.lanes[at]
+    }
+
+    fn forget(&mut self, entries: &[Entry]) {
+        for entry in entries {
+            self.queued = self.queued.saturating_sub(1);
+            self.queued_bytes = self.queued_bytes.saturating_sub(entry.message.size());
+        }
+    }
+}

@@ -1,0 +1,368 @@
+//! Coming and going: logins, takeover, wills, and the end of sessions.
+
+use std::hash::{BuildHasher, Hasher};
+use std::sync::Arc;
+
+use bytestring::ByteString;
+use protocols::connection::{
+    Cause, CloseReason, Connect, Connected, Lane, Refusal, RefusalCode, RetainHandling, Subscribe,
+    SubscribeRequest, Token, Will, topics,
+};
+use protocols::model::{QoS, SubscriptionFilter, Timestamp};
+use protocols::{Command, Reply};
+
+use super::{Hub, stripe};
+use crate::session::{Batch, Link, Session, State, Subscription};
+
+impl Hub {
+    /// Lets a client in and hands its link to the session; or refuses and hands the link back
+    /// with the refusal written. `commands` gets what the connection asks for when it learns that
+    /// it was let in.
+    pub fn connect(
+        &self,
+        connect: Connect,
+        mut link: Link,
+        commands: &mut Vec<Command>,
+        batch: &mut Batch,
+    ) -> Result<Arc<Session>, Refusal> {
+        if let Err(refusal) = self.admit(&connect) {
+            self.metrics.login_refused(refusal.code);
+            link.drive(&mut Vec::new(), |connection, out| {
+                connection.reply(Reply::Refused(refusal.clone()), batch.now, out);
+                out.end(Cause::Refused, refusal.detail.clone());
+            });
+            link.hand_back();
+            return Err(refusal);
+        }
+        let (client_id, assigned) = match &connect.client_id {
+            Some(id) => (id.clone(), false),
+            None => (self.new_client_id(), true),
+        };
+        // One login at a time for a client identifier: of fifty that come at once, each takes
+        // over from the one before, and the last one stays.
+        let _login = self.logins[stripe(&client_id)].lock();
+        let old = self
+            .session(&client_id)
+            .and_then(|old| self.take_over(&old, &connect, batch));
+        let session_present = old.is_some();
+        let session = old.unwrap_or_else(|| self.new_session(client_id, &connect));
+        let connected = Connected {
+            client_id: session.client_id.clone(),
+            assigned,
+            session_present,
+            user: session.user.clone(),
+            session: session.number,
+        };
+        self.attach(&session, connect, connected, link, commands, batch);
+        Ok(session)
+    }
+
+    /// The connection `link` of a session is over. With `say_will` the will is published, at
+    /// once or after its delay; `expiry_secs` replaces the session's expiry. Does nothing if the
+    /// session has let that connection go already.
+    pub fn disconnect(
+        &self,
+        session: &Arc<Session>,
+        link: u64,
+        say_will: bool,
+        expiry_secs: Option<u32>,
+        batch: &mut Batch,
+    ) {
+        let will = {
+            // The client may come back at this moment: it finds the session left, or not yet.
+            let _login = self.logins[stripe(&session.client_id)].lock();
+            let mut state = session.lock();
+            let Some(link) = state.detach(Some(link)) else {
+                return;
+            };
+            link.hand_back();
+            if let Some(secs) = expiry_secs {
+                state.expiry_secs = secs;
+            }
+            let will = state.will.take().filter(|_| say_will);
+            if state.expiry_secs == 0 {
+                drop(state);
+                self.end(session, batch);
+                will
+            } else {
+                drop(state);
+                self.leave(session, will, batch)
+            }
+        };
+        self.publish_will(session, will, batch);
+    }
+
+    /// Carries out what is due: delayed wills and session ends.
+    pub fn tick(&self, batch: &mut Batch) {
+        loop {
+            let due = {
+                let mut deadlines = self.deadlines.lock();
+                match deadlines.first_entry() {
+                    Some(entry) if entry.key().0 <= batch.now => entry.remove(),
+                    _ => return,
+                }
+            };
+            self.meet_deadline(&due, batch);
+        }
+    }
+
+    /// Ends a session: its subscriptions go, what it held returns to its groups.
+    pub fn end(&self, session: &Arc<Session>, batch: &mut Batch) {
+        let (subscriptions, entries) = {
+            let mut state = session.lock();
+            if let Some(watched) = state.watched.take() {
+                self.deadlines.lock().remove(&(watched, session.number));
+            }
+            state.end()
+        };
+        for held in &subscriptions {
+            self.unroute(session, held);
+        }
+        self.sessions
+            .remove_if(&session.client_id, |_, held| Arc::ptr_eq(held, session));
+        self.give_back(session, entries, batch);
+        for held in &subscriptions {
+            self.drop_group_of(held, batch);
+        }
+    }
+
+    /// Decides who may come in. Identity is checked here when it is configured.
+    fn admit(&self, connect: &Connect) -> Result<(), Refusal> {
+        if self.is_stopping() {
+            return Err(Refusal::new(
+                RefusalCode::Unavailable,
+                "the broker is stopping",
+            ));
+        }
+        let known = connect
+            .client_id
+            .as_ref()
+            .is_some_and(|id| self.sessions.contains_key(id));
+        if !known && self.sessions.len() >= self.bounds.load().sessions {
+            return Err(Refusal::new(
+                RefusalCode::Quota,
+                "the broker has no room for a session",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Takes an older session over, or ends it and returns `None`.
+    fn take_over(
+        &self,
+        old: &Arc<Session>,
+        connect: &Connect,
+        batch: &mut Batch,
+    ) -> Option<Arc<Session>> {
+        let (will, ends) = {
+            let mut state = old.lock();
+            let reason = CloseReason::new(
+                Cause::TakenOver,
+                "another connection uses this client identifier",
+            );
+            state.dismiss(reason);
+            // With the session it depends on the expiry whether it was to end with its
+            // connection; a new one with clean start ends it in any case.
+            let ends = connect.clean_start || state.expiry_secs == 0 || state.ended;
+            state.ends_at = None;
+            state.will_at = None;
+            // A will that waits is not said if the client is back in time [MQTT-3.1.3-9].
+            let said = state
+                .will
+                .take()
+                .filter(|will| ends || will.delay_secs == 0);
+            (said, ends)
+        };
+        if ends {
+            self.end(old, batch);
+        }
+        self.publish_will(old, will, batch);
+        (!ends).then(|| Arc::clone(old))
+    }
+
+    fn new_session(&self, client_id: ByteString, connect: &Connect) -> Arc<Session> {
+        let session = Arc::new(Session::new(
+            self.next_number(),
+            client_id.clone(),
+            connect.username.clone(),
+            self.bounds.load().session,
+        ));
+        self.sessions.insert(client_id, Arc::clone(&session));
+        session
+    }
+
+    fn attach(
+        &self,
+        session: &Arc<Session>,
+        connect: Connect,
+        connected: Connected,
+        link: Link,
+        commands: &mut Vec<Command>,
+        batch: &mut Batch,
+    ) {
+        {
+            let mut state = session.lock();
+            state.expiry_secs = connect.session_expiry_secs;
+            state.overlap = connect.overlap;
+            state.will = connect.will;
+            state.set_window(connect.in_flight);
+            let link = state.attach(link);
+            link.drive(commands, |connection, out| {
+                connection.reply(Reply::Connected(connected), batch.now, out);
+            });
+        }
+        if connect.auto_subscribe {
+            self.subscribe(session, auto_subscriptions(session), batch);
+        }
+        self.pump(session, batch);
+    }
+
+    /// The client is away: subscriptions that do not outlive a connection go, the rest waits.
+    /// Returns the will if it is due now.
+    fn leave(
+        &self,
+        session: &Arc<Session>,
+        will: Option<Box<Will>>,
+        batch: &mut Batch,
+    ) -> Option<Box<Will>> {
+        let (passing, now_due) = {
+            let mut state = session.lock();
+            let passing: Vec<Subscription> = state
+                .subscriptions
+                .values()
+                .filter(|held| !held.request.durable)
+                .cloned()
+                .collect();
+            let expiry = state.expiry_secs;
+            state.ends_at = (expiry != u32::MAX).then(|| batch.now.plus_secs(expiry));
+            let mut now_due = None;
+            if let Some(will) = will {
+                // Whichever comes first, the delay or the session's end [MQTT-3.1.3-9].
+                let delay = will.delay_secs.min(expiry);
+                if delay == 0 {
+                    now_due = Some(will);
+                } else {
+                    state.will_at = Some(batch.now.plus_secs(delay));
+                    state.will = Some(will);
+                }
+            }
+            self.watch(session, &mut state);
+            (passing, now_due)
+        };
+        for held in passing {
+            self.unsubscribe(session, &[&held.request.key], batch);
+        }
+        now_due
+    }
+
+    fn meet_deadline(&self, session: &Arc<Session>, batch: &mut Batch) {
+        let will = {
+            let _login = self.logins[stripe(&session.client_id)].lock();
+            let mut state = session.lock();
+            state.watched = None;
+            if state.link.is_some() || state.ended {
+                return;
+            }
+            let due = |at: Option<Timestamp>| at.is_some_and(|at| at <= batch.now);
+            let ends = due(state.ends_at);
+            let mut will = None;
+            if ends || due(state.will_at) {
+                state.will_at = None;
+                will = state.will.take();
+            }
+            if ends {
+                drop(state);
+                self.end(session, batch);
+            } else {
+                self.watch(session, &mut state);
+            }
+            will
+        };
+        self.publish_will(session, will, batch);
+    }
+
+    /// Sees to it that a session's next deadline is met. Each session is in the list at most once,
+    /// so that clients that come and go do not make it grow: an entry that comes too early is
+    /// renewed when it is met.
+    fn watch(&self, session: &Arc<Session>, state: &mut State) {
+        let Some(at) = [state.will_at, state.ends_at].into_iter().flatten().min() else {
+            return;
+        };
+        if state.watched.is_some_and(|watched| watched <= at) {
+            return;
+        }
+        let mut deadlines = self.deadlines.lock();
+        if let Some(later) = state.watched.replace(at) {
+            deadlines.remove(&(later, session.number));
+        }
+        deadlines.insert((at, session.number), Arc::clone(session));
+    }
+
+    fn publish_will(&self, session: &Session, will: Option<Box<Will>>, batch: &mut Batch) {
+        let Some(will) = will else { return };
+        let Will {
+            mut message,
+            expiry_secs,
+            ..
+        } = *will;
+        message.publisher = session.number;
+        message.expires_at = expiry_secs.map(|secs| batch.now.plus_secs(secs));
+        if let Err(refusal) = self.publish_will_message(message, batch) {
+            tracing::warn!(reason = %refusal.detail, "a will could not be published");
+        }
+    }
+
+    fn publish_will_message(
+        &self,
+        message: protocols::model::Message,
+        batch: &mut Batch,
+    ) -> Result<u32, Refusal> {
+        super::publish::check_topic(message.topic.as_str())?;
+        self.publish(message, batch)
+    }
+
+    fn new_client_id(&self) -> ByteString {
+        let number = self.next_number();
+        let random = foldhash::fast::RandomState::default()
+            .build_hasher()
+            .finish();
+        format!("polycast-{random:016x}-{number}").into()
+    }
+}
+
+/// What every JSON client is subscribed to: everyone's topic, and its user's.
+fn auto_subscriptions(session: &Session) -> Subscribe {
+    let user = session
+        .user
+        .as_ref()
+        .filter(|user| !user.contains(['+', '#', '/']));
+    let user = user.map(|user| format!("{}{user}/#", topics::USER));
+    let filters = [Some(topics::BROADCAST.to_owned()), user]
+        .into_iter()
+        .flatten();
+    let requests = filters.filter_map(|filter| {
+        let any = usize::from(u16::MAX);
+        let filter = SubscriptionFilter::parse(filter.into(), any, any).ok()?;
+        Some(Ok(auto_subscription(filter)))
+    });
+    Subscribe {
+        token: Token::default(),
+        requests: requests.collect(),
+    }
+}
+
+fn auto_subscription(filter: SubscriptionFilter) -> SubscribeRequest {
+    SubscribeRequest {
+        // Not what a client can name: its own subscription to the same filter stands beside it.
+        key: format!("$auto/{}", filter.as_str()).into(),
+        filter,
+        qos: QoS::AtLeastOnce,
+        no_local: false,
+        retain_as_published: false,
+        retain_handling: RetainHandling::DoNotSend,
+        identifier: None,
+        lane: Lane::Session,
+        auto_settle: false,
+        durable: true,
+    }
+}

@@ -1,0 +1,77 @@
+//! Idempotency keys: the same publish twice is accepted once.
+
+use std::collections::VecDeque;
+
+use bytestring::ByteString;
+use hashbrown::HashMap;
+use protocols::model::Timestamp;
+
+/// Remembers keys for a time, with the answer that was given.
+#[derive(Debug)]
+pub(super) struct Window {
+    answers: HashMap<ByteString, u32>,
+    order: VecDeque<(Timestamp, ByteString)>,
+    max_keys: usize,
+    max_age_ms: u64,
+}
+
+impl Window {
+    /// A window of at most so many keys, each for so long. The oldest goes first.
+    pub(super) fn new(max_keys: usize, max_age_ms: u64) -> Self {
+        Self {
+            answers: HashMap::new(),
+            order: VecDeque::new(),
+            max_keys,
+            max_age_ms,
+        }
+    }
+
+    /// Keys that are remembered.
+    pub(super) fn len(&self) -> usize {
+        self.order.len()
+    }
+
+    /// The answer that was given for a key, if it is remembered.
+    pub(super) fn answer(&mut self, key: &str, now: Timestamp) -> Option<u32> {
+        self.forget(now);
+        self.answers.get(key).copied()
+    }
+
+    /// Remembers an answer.
+    pub(super) fn remember(&mut self, key: ByteString, answer: u32, now: Timestamp) {
+        if self.answers.insert(key.clone(), answer).is_none() {
+            self.order.push_back((now, key));
+        }
+        self.forget(now);
+    }
+
+    fn forget(&mut self, now: Timestamp) {
+        while let Some((since, _)) = self.order.front() {
+            let old = now.0.saturating_sub(since.0) > self.max_age_ms;
+            if !old && self.order.len() <= self.max_keys {
+                return;
+            }
+            if let Some((_, key)) = self.order.pop_front() {
+                self.answers.remove(&key);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn remembers_for_a_time_and_a_number() {
+        let mut window = Window::new(2, 1000);
+        window.remember("a".into(), 1, Timestamp(0));
+        assert_eq!(window.answer("a", Timestamp(1000)), Some(1));
+        assert_eq!(window.answer("a", Timestamp(1001)), None);
+        for (key, answer) in [("b", 2), ("c", 3), ("d", 4)] {
+            window.remember(key.into(), answer, Timestamp(2000));
+        }
+        assert_eq!(window.answer("b", Timestamp(2000)), None);
+        assert_eq!(window.answer("d", Timestamp(2000)), Some(4));
+    }
+}

@@ -1,0 +1,231 @@
+//! The hub: carries out what clients ask.
+//!
+//! All protocols meet here. The hub knows messages, sessions and groups; it knows no bytes and no
+//! sockets, does no I/O and awaits nothing. A connection's task calls it with a [`Batch`] that
+//! collects what is put off until the end of what was read.
+
+mod connect;
+mod idempotency;
+mod publish;
+mod subscribe;
+
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+use arc_swap::ArcSwap;
+use bytestring::ByteString;
+use dashmap::DashMap;
+use hashbrown::HashMap;
+use parking_lot::Mutex;
+use protocols::connection::{CloseReason, Settle};
+use protocols::model::Timestamp;
+
+use crate::router::{Retained, Router};
+use crate::session::{Batch, Bounds, Entry, Group, GroupBounds, GroupName, Plan, Route, Session};
+use crate::telemetry::{Drop as DropReason, Metrics};
+use idempotency::Window;
+
+/// Number of locks that names are spread over; what has one name shares one lock.
+const LOCKS: usize = 64;
+
+/// Bounds of the hub, from the configuration.
+#[derive(Clone, Copy, Debug)]
+pub struct HubBounds {
+    /// Of each session.
+    pub session: Bounds,
+    /// Of each group and queue.
+    pub group: GroupBounds,
+    /// Groups and queues in all.
+    pub groups: usize,
+    /// Subscriptions of one session.
+    pub subscriptions: usize,
+    /// Sessions in all.
+    pub sessions: usize,
+    /// Whether retained messages are kept.
+    pub retain_available: bool,
+    /// Idempotency keys remembered.
+    pub idempotency_keys: usize,
+    /// How long an idempotency key is remembered, in milliseconds.
+    pub idempotency_ms: u64,
+}
+
+/// Everything that clients share.
+pub struct Hub {
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    bounds: ArcSwap<HubBounds>,
+    router: Router<RouteKey, Route, Plan>,
+    retained: Retained,
+    sessions: DashMap<ByteString, Arc<Session>>,
+    groups: Mutex<HashMap<GroupName, Arc<Group>>>,
+    /// Bytes that wait in all groups.
+    backlog_bytes: Arc<AtomicUsize>,
+    deadlines: Mutex<BTreeMap<(Timestamp, u64), Arc<Session>>>,
+    idempotency: Mutex<Window>,
+    /// Held while a client comes, goes or ends, by [`stripe`] of its identifier.
+    logins: [Mutex<()>; LOCKS],
+    /// Held while something is published with an idempotency key, by [`stripe`] of the key.
+    keys: [Mutex<()>; LOCKS],
+    numbers: AtomicU64,
+    stopping: AtomicBool,
+}
+
+/// What names a subscription in the index: session and subscription, or 0 and the group's number.
+pub type RouteKey = (u64, u64);
+
+impl Hub {
+    /// A hub without clients.
+    pub fn new(
+        bounds: HubBounds,
+        router: Router<RouteKey, Route, Plan>,
+        retained: Retained,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self {
+            metrics,
+            bounds: ArcSwap::from_pointee(bounds),
+            router,
+            retained,
+            sessions: DashMap::new(),
+            groups: Mutex::default(),
+            backlog_bytes: Arc::default(),
+            deadlines: Mutex::default(),
+            idempotency: Mutex::new(Window::new(bounds.idempotency_keys, bounds.idempotency_ms)),
+            logins: std::array::from_fn(|_| Mutex::new(())),
+            keys: std::array::from_fn(|_| Mutex::new(())),
+            numbers: AtomicU64::new(1),
+            stopping: AtomicBool::new(false),
+        }
+    }
+
+    /// The session of a client, if there is one.
+    pub fn session(&self, client_id: &str) -> Option<Arc<Session>> {
+        self.sessions
+            .get(client_id)
+            .map(|held| Arc::clone(held.value()))
+    }
+
+    /// Sessions, connected or not.
+    pub fn session_count(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// Sets the gauges that are counted elsewhere; to be called before a scrape.
+    pub fn gauge(&self) {
+        self.metrics.sessions.set(self.sessions.len());
+        let retained = self.retained.stats();
+        self.metrics.retained_messages.set(retained.messages);
+        self.metrics.retained_bytes.set(retained.bytes);
+        self.metrics.groups.set(self.groups.lock().len());
+        let keys = self.idempotency.lock().len();
+        self.metrics.idempotency_keys.set(keys);
+        let routes = self.router.stats();
+        self.metrics.route_cache_topics.set(routes.cached_topics);
+    }
+
+    /// Carries out a settlement. `true` if a message was open under its position.
+    pub fn settle(&self, session: &Arc<Session>, settle: Settle, batch: &mut Batch) -> bool {
+        let settled = session.lock().settle(session, settle, batch);
+        self.give_back(session, settled.returned, batch);
+        if settled.more_retained {
+            self.send_retained(session, batch);
+        }
+        self.quench(batch);
+        settled.found
+    }
+
+    /// Sends what became possible because the client has read: lanes, groups, retained messages.
+    pub fn pump(&self, session: &Arc<Session>, batch: &mut Batch) {
+        session.lock().pump(session, batch);
+        self.send_retained(session, batch);
+        self.quench(batch);
+    }
+
+    /// Uses other bounds from now on: for new sessions, groups and subscriptions.
+    pub fn set_bounds(&self, bounds: HubBounds) {
+        self.bounds.store(Arc::new(bounds));
+    }
+
+    /// Ends all connections, for a stop of the broker.
+    ///
+    /// Wills are not said: those who would hear them are leaving too, and a server that shuts down
+    /// may defer them until it is back (MQTT 5 §3.1.2.5). Sessions stay as they are.
+    pub fn stop(&self, reason: &CloseReason) {
+        self.stopping.store(true, Ordering::Release);
+        let sessions: Vec<_> = self
+            .sessions
+            .iter()
+            .map(|held| Arc::clone(held.value()))
+            .collect();
+        for session in sessions {
+            session.lock().dismiss(reason.clone());
+        }
+    }
+
+    /// Whether the broker is stopping and lets nobody in.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    /// Hands messages of a session back to the groups that they came from; others are dropped.
+    fn give_back(&self, session: &Arc<Session>, entries: Vec<Entry>, batch: &mut Batch) {
+        let mut rest = entries;
+        while let Some(group) = rest.iter().find_map(|entry| entry.group.clone()) {
+            let (mine, others) = rest.into_iter().partition(|entry| {
+                entry
+                    .group
+                    .as_ref()
+                    .is_some_and(|other| Arc::ptr_eq(other, &group))
+            });
+            rest = others;
+            self.give_back_to(group, session, mine, batch);
+        }
+    }
+
+    /// A queue is made again if it was forgotten while a client that had unsubscribed from it
+    /// still held its messages.
+    fn give_back_to(
+        &self,
+        mut group: Arc<Group>,
+        session: &Arc<Session>,
+        mut entries: Vec<Entry>,
+        batch: &mut Batch,
+    ) {
+        while let Err(returned) = group.give_back(session, entries, batch) {
+            let again = if group.is_passing() {
+                None
+            } else {
+                self.group(group.name.clone()).ok()
+            };
+            let Some(again) = again else {
+                batch.count_dropped(DropReason::SessionEnded, returned.len() as u64);
+                return;
+            };
+            (group, entries) = (again, returned);
+        }
+    }
+
+    /// Lets groups hand out messages to members that got room.
+    fn quench(&self, batch: &mut Batch) {
+        for group in batch.take_thirsty() {
+            group.drain(batch);
+            self.drop_if_empty(&group, batch);
+        }
+    }
+
+    fn next_number(&self) -> u64 {
+        self.numbers.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+/// Which of the locks a name has.
+fn stripe(name: &str) -> usize {
+    let mut hasher = foldhash::fast::FixedState::with_seed(0).build_hasher();
+    hasher.write(name.as_bytes());
+    usize::try_from(hasher.finish() % LOCKS as u64).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,217 @@
+//! Publishing: from a message to everyone who is to get it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use protocols::connection::{Command, Publish, Refusal, RefusalCode, topics};
+use protocols::model::{Filter, Message};
+
+use super::{Hub, stripe};
+use crate::session::{Batch, GroupName, Session, TEMPORARY};
+use crate::telemetry::Drop as DropReason;
+
+impl Hub {
+    /// Publishes for a client. Says how many sessions and groups took the message.
+    pub fn publish_for(
+        &self,
+        session: &Arc<Session>,
+        publish: Publish,
+        batch: &mut Batch,
+    ) -> Result<u32, Refusal> {
+        let Publish {
+            exactly_once,
+            idempotency_key,
+            mut message,
+            ..
+        } = publish;
+        let key = idempotency_key.as_ref();
+        // Who comes with the same key at the same time waits for the answer that it is to get.
+        let _one_at_a_time = key.map(|key| self.keys[stripe(key)].lock());
+        if let Some(packet_id) = exactly_once
+            && !session.lock().accepted.insert(packet_id)
+        {
+            return Ok(1);
+        }
+        if let Some(key) = &idempotency_key
+            && let Some(answer) = self.idempotency.lock().answer(key, batch.now)
+        {
+            return Ok(answer);
+        }
+        message.publisher = session.number;
+        let result =
+            check_topic(message.topic.as_str()).and_then(|()| self.publish(message, batch));
+        match (&result, idempotency_key) {
+            (Ok(receivers), Some(key)) => {
+                self.idempotency.lock().remember(key, *receivers, batch.now);
+            }
+            (Ok(_), None) => {}
+            (Err(_), _) => {
+                if let Some(packet_id) = exactly_once {
+                    session.lock().accepted.remove(&packet_id);
+                }
+            }
+        }
+        result
+    }
+
+    /// Publishes a message to all whom it concerns.
+    pub fn publish(&self, message: Message, batch: &mut Batch) -> Result<u32, Refusal> {
+        let message = Arc::new(message);
+        let to_queue = message.topic.as_str().starts_with(topics::QUEUE);
+        // Consumers of a queue get no retained messages, so there is no use in keeping one.
+        if message.retain && !to_queue && self.bounds.load().retain_available {
+            self.retain(&message, batch)?;
+        }
+        let plan = self.router.routes(&message.topic);
+        let mut receivers: u32 = 0;
+        for target in &plan.targets {
+            receivers += u32::from(target.deliver(&message, batch));
+        }
+        for group in plan.groups.iter().filter(|group| !group.is_queue()) {
+            receivers += u32::from(group.dispatch(&message, batch) == Some(true));
+        }
+        if to_queue {
+            receivers += u32::from(self.enqueue(&message, batch)?);
+        } else if receivers == 0 && plan.targets.is_empty() && plan.groups.is_empty() {
+            batch.count_dropped(DropReason::NoSubscribers, 1);
+        }
+        Ok(receivers)
+    }
+
+    /// Carries out a transaction's commands together; nothing happens if it is seen beforehand
+    /// that one of them cannot.
+    pub fn commit(
+        &self,
+        session: &Arc<Session>,
+        commands: Vec<Command>,
+        batch: &mut Batch,
+    ) -> Result<(), Refusal> {
+        self.check_transaction(&commands, batch)?;
+        for command in commands {
+            match command {
+                Command::Publish(publish) => {
+                    self.publish_for(session, publish, batch)?;
+                }
+                Command::Settle { settle, .. } => {
+                    self.settle(session, settle, batch);
+                }
+                other => debug_assert!(false, "not allowed in a transaction: {other:?}"),
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether there is room for all that a transaction publishes. What consumers would take at
+    /// once counts too: they may have gone when it comes to that.
+    fn check_transaction(&self, commands: &[Command], batch: &mut Batch) -> Result<(), Refusal> {
+        let messages = commands.iter().filter_map(|command| match command {
+            Command::Publish(publish) => Some(&publish.message),
+            _ => None,
+        });
+        let mut queues: BTreeMap<&str, (&Message, usize, usize)> = BTreeMap::new();
+        for message in messages.clone() {
+            let topic = message.topic.as_str();
+            check_topic(topic)?;
+            if topic.starts_with(topics::QUEUE) {
+                let (_, count, bytes) = queues.entry(topic).or_insert((message, 0, 0));
+                *count += 1;
+                *bytes += message.size();
+            }
+        }
+        self.check_queues(&queues, batch)?;
+        if !self.bounds.load().retain_available {
+            return Ok(());
+        }
+        let retained = messages
+            .filter(|message| message.retain && !message.topic.as_str().starts_with(topics::QUEUE));
+        let checked = self.retained.check(&retained, batch.now);
+        checked.map_err(|full| Refusal::new(RefusalCode::Quota, full.to_string()))
+    }
+
+    fn check_queues(
+        &self,
+        queues: &BTreeMap<&str, (&Message, usize, usize)>,
+        batch: &mut Batch,
+    ) -> Result<(), Refusal> {
+        let refused = || Refusal::new(RefusalCode::Quota, "the queue is full");
+        let bounds = self.bounds.load();
+        let mut total = self.backlog_bytes.load(Ordering::Relaxed);
+        let mut new = 0;
+        for (message, count, bytes) in queues.values() {
+            total = total.saturating_add(*bytes);
+            let name = GroupName {
+                share: None,
+                filter: Filter::exactly(&message.topic),
+            };
+            let fits = match self.known_group(&name) {
+                Some(group) => group.could_keep(*count, *bytes, batch),
+                None => {
+                    new += 1;
+                    *count <= bounds.group.messages && *bytes <= bounds.group.bytes
+                }
+            };
+            if !fits {
+                return Err(refused());
+            }
+        }
+        let groups = self.groups.lock().len().saturating_add(new);
+        if (new > 0 && groups > bounds.groups)
+            || (!queues.is_empty() && total > bounds.group.total_bytes)
+        {
+            return Err(refused());
+        }
+        Ok(())
+    }
+
+    /// Puts a message on its queue, which exists from its first message on.
+    fn enqueue(&self, message: &Arc<Message>, batch: &mut Batch) -> Result<bool, Refusal> {
+        loop {
+            let name = GroupName {
+                share: None,
+                filter: Filter::exactly(&message.topic),
+            };
+            if name.filter.as_str().starts_with(TEMPORARY) && self.known_group(&name).is_none() {
+                // Its connection has gone, or reads it not yet; nobody else ever will.
+                batch.count_dropped(DropReason::NoSubscribers, 1);
+                return Ok(false);
+            }
+            let group = self.group(name)?;
+            match group.dispatch(message, batch) {
+                Some(true) => return Ok(true),
+                Some(false) => {
+                    self.drop_if_empty(&group, batch);
+                    return Err(Refusal::new(RefusalCode::Quota, "the queue is full"));
+                }
+                None => {}
+            }
+        }
+    }
+
+    fn retain(&self, message: &Arc<Message>, batch: &mut Batch) -> Result<(), Refusal> {
+        match self.retained.set(Arc::clone(message), batch.now) {
+            Ok(_replaced) => Ok(()),
+            Err(full) => Err(Refusal::new(RefusalCode::Quota, full.to_string())),
+        }
+    }
+}
+
+/// Topics that clients may not publish to, whatever they are allowed otherwise.
+pub(super) fn check_topic(topic: &str) -> Result<(), Refusal> {
+    if !topic.starts_with('$') {
+        return Ok(());
+    }
+    if topic == "$SYS" || topic.starts_with(topics::SYS) {
+        return Err(Refusal::new(
+            RefusalCode::NotAuthorized,
+            "$SYS topics are the broker's own and read-only",
+        ));
+    }
+    if topic == "$share" || topic.starts_with("$share/") {
+        return Err(Refusal::new(
+            RefusalCode::TopicInvalid,
+            "$share is for subscriptions; publish to the topic itself",
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,623 @@
+//! The task of one connection: moves bytes between a socket and a state machine.
+//!
+//! It knows bytes and no meanings: what came is given to the [`Link`]'s connection, the commands
+//! that come out are carried out by the [`Hub`], and what is in the outbox is written. It is one
+//! hand-written future, so that an idle connection is a small struct: bytes are read into a
+//! buffer that all connections of a thread share, and only an incomplete frame is kept.
+//!
+//! The link is in one of three places ([`Home`]): here before the login, in the session after it,
+//! and here again when the session has let it go.
+
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::future::Future;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use bytestring::ByteString;
+use protocols::connection::{Cause, CloseReason};
+use protocols::model::Timestamp;
+use protocols::websocket::frame::OpCode;
+use protocols::websocket::{self, Decoder, Event};
+use protocols::{Command, Outbox};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::execute::{Home, Step};
+use super::timers::TimerId;
+use super::{Live, Net};
+use crate::session::{Batch, Link};
+use crate::telemetry::ProtocolMetrics;
+
+/// Bytes that are read at once, into a buffer that belongs to the thread.
+const READ_BYTES: usize = 64 * 1024;
+
+/// Reads before the task lets others run.
+const READS_PER_TURN: u32 = 8;
+
+/// How long a connection that is over waits for the other side to have read its last words.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// Bytes that are read and thrown away meanwhile.
+const LINGER_BYTES: usize = 1024 * 1024;
+
+/// Pieces that one write may gather.
+const PIECES_PER_WRITE: usize = 64;
+
+thread_local! {
+    static READ_BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+    static COMMANDS: Cell<Vec<Command>> = const { Cell::new(Vec::new()) };
+}
+
+/// See the module.
+pub(super) struct Driver<S> {
+    socket: S,
+    net: Arc<Net>,
+    home: Home,
+    /// The settings of the time when the connection began.
+    live: Arc<Live>,
+    web_socket: Option<Box<WebSocket>>,
+    is_web_socket: bool,
+    /// The beginning of a frame whose rest has not come.
+    pending: BytesMut,
+    writing: VecDeque<Bytes>,
+    /// The end, once it is decided; what is in the outbox is still written.
+    closing: Option<CloseReason>,
+    timer: Option<(Timestamp, TimerId)>,
+    /// Since when the socket takes nothing.
+    stalled_since: Option<Timestamp>,
+    /// Since when all is written and the sending side is closed.
+    lingers: Option<Linger>,
+    pause: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    metrics: Arc<ProtocolMetrics>,
+    is_over: bool,
+}
+
+/// The time between the last words and the end: a socket that is closed while bytes wait to be
+/// read would be reset, and the other side might never see what was written to it.
+#[derive(Clone, Copy, Debug)]
+struct Linger {
+    since: Timestamp,
+    discarded: usize,
+}
+
+/// How a connection ended.
+#[derive(Debug)]
+pub(super) struct Ended {
+    /// Why.
+    pub(super) reason: CloseReason,
+    /// Whose it was, if the client was let in.
+    pub(super) client_id: Option<ByteString>,
+}
+
+/// The WebSocket layer of a connection.
+#[derive(Debug)]
+pub(super) struct WebSocket {
+    decoder: Decoder,
+    /// Whether each message is one frame of the protocol.
+    whole: bool,
+}
+
+impl WebSocket {
+    /// For a connection that was upgraded.
+    pub(super) fn new(config: websocket::Config) -> Self {
+        Self {
+            decoder: Decoder::new(config),
+            whole: config.whole,
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
+    /// Drives a connection whose first bytes are in `early`.
+    pub(super) fn new(
+        socket: S,
+        net: Arc<Net>,
+        live: Arc<Live>,
+        link: Link,
+        web_socket: Option<WebSocket>,
+        early: BytesMut,
+    ) -> Self {
+        Self {
+            socket,
+            metrics: Arc::clone(&link.metrics),
+            net,
+            live,
+            home: Home::new(link),
+            is_web_socket: web_socket.is_some(),
+            web_socket: web_socket.map(Box::new),
+            pending: early,
+            writing: VecDeque::new(),
+            closing: None,
+            timer: None,
+            stalled_since: None,
+            lingers: None,
+            pause: None,
+            is_over: false,
+        }
+    }
+
+    /// Runs the connection to its end and says how it ended.
+    pub(super) async fn run(mut self) -> Ended {
+        let (link, slot) = self.home.slot();
+        self.net.admission.begin_login(link, slot);
+        if !self.pending.is_empty() {
+            let mut early = std::mem::take(&mut self.pending);
+            self.take_in(&mut early);
+        }
+        let reason = std::future::poll_fn(|cx| self.turn(cx)).await;
+        Ended {
+            reason,
+            client_id: self.home.session().map(|held| held.client_id.clone()),
+        }
+    }
+
+    /// One turn of the task: writes, reads, and goes to sleep when there is nothing to do.
+    fn turn(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason> {
+        let mut reads = 0;
+        loop {
+            self.meet_deadline();
+            match self.write(cx) {
+                Poll::Ready(Err(error)) => return Poll::Ready(self.broken(&error)),
+                Poll::Ready(Ok(())) if self.closing.is_some() => return self.finish(cx),
+                Poll::Pending if self.closing.is_some() => {
+                    self.set_timer(cx);
+                    return Poll::Pending;
+                }
+                Poll::Pending if self.is_backed_up() => {
+                    if self.sleep(cx) {
+                        return Poll::Pending;
+                    }
+                    continue;
+                }
+                Poll::Ready(Ok(())) | Poll::Pending => {}
+            }
+            if self.is_paused(cx) {
+                if self.sleep(cx) {
+                    return Poll::Pending;
+                }
+                continue;
+            }
+            if reads == READS_PER_TURN {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            reads += 1;
+            match self.read(cx) {
+                Poll::Pending if self.sleep(cx) => return Poll::Pending,
+                Poll::Ready(Err(error)) => return Poll::Ready(self.broken(&error)),
+                Poll::Ready(Ok(0)) => {
+                    // It may have closed its sending side only, and still read its answers.
+                    self.part();
+                    let lost = CloseReason::new(Cause::Lost, "the client closed the connection");
+                    self.closing.get_or_insert(lost);
+                }
+                Poll::Pending | Poll::Ready(Ok(_)) => {}
+            }
+        }
+    }
+
+    /// Reads once into the thread's buffer and works through what came.
+    fn read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut buffer = READ_BUFFER.take();
+        if buffer.is_empty() {
+            buffer.resize(READ_BYTES, 0);
+        }
+        let mut into = ReadBuf::new(&mut buffer);
+        let result = Pin::new(&mut self.socket).poll_read(cx, &mut into);
+        let length = into.filled().len();
+        if matches!(result, Poll::Ready(Ok(()))) && length > 0 {
+            self.take_in(&mut buffer[..length]);
+        }
+        READ_BUFFER.set(buffer);
+        ready!(result)?;
+        Poll::Ready(Ok(length))
+    }
+
+    /// Works through what came from the socket: one batch.
+    fn take_in(&mut self, input: &mut [u8]) {
+        self.metrics.bytes_received.add(input.len() as u64);
+        let mut batch = Batch::new(self.net.clock.now());
+        match self.web_socket.take() {
+            None => self.feed(input, &mut batch),
+            Some(mut web_socket) => {
+                self.unframe(&mut web_socket, input, &mut batch);
+                self.web_socket = Some(web_socket);
+            }
+        }
+        self.end_batch(batch);
+    }
+
+    fn end_batch(&mut self, mut batch: Batch) {
+        let pressed = batch.take_pressed();
+        batch.settle_received(&self.metrics);
+        batch.finish(&self.net.hub.metrics);
+        if let Some(slow) = pressed.into_iter().next()
+            && self.live.pause > Duration::ZERO
+        {
+            let pause = self.live.pause;
+            self.net.hub.metrics.publisher_pauses.inc();
+            self.pause = Some(Box::pin(async move {
+                // Either is fine: the receiver has read, or it has had its chance.
+                let _ = tokio::time::timeout(pause, slow.drained.notified()).await;
+            }));
+        }
+    }
+
+    fn unframe(&mut self, web_socket: &mut WebSocket, input: &mut [u8], batch: &mut Batch) {
+        let mut rest = input;
+        while self.closing.is_none() {
+            match web_socket.decoder.decode(&mut rest, batch.now) {
+                Ok(None) => break,
+                Ok(Some(Event::Data { bytes, .. })) if web_socket.whole => {
+                    self.receive(bytes, batch);
+                }
+                Ok(Some(Event::Data { bytes, .. })) => self.feed(bytes, batch),
+                Ok(Some(Event::Ping(payload))) => self.home.with(|link| {
+                    link.outbox.control(OpCode::Pong, payload);
+                }),
+                Ok(Some(Event::Pong(_))) => {}
+                Ok(Some(Event::Close { code, reason })) => {
+                    let detail = format!("the client closed the WebSocket {code:?} {reason:?}");
+                    let reason = CloseReason::new(Cause::Normal, detail);
+                    self.end_web_socket(reason, |_, outbox| {
+                        websocket::close::answer(outbox, code);
+                    });
+                }
+                Err(fault) => self.end_web_socket(fault, |fault, outbox| {
+                    websocket::close::write(outbox, fault);
+                }),
+            }
+            if self.home.session().is_some() {
+                web_socket
+                    .decoder
+                    .set_message_bytes(self.live.limits.packet_bytes);
+            }
+        }
+    }
+
+    /// Ends the connection with WebSocket's close frame. The link learns of it at once: a message
+    /// that is delivered while the frame waits to be written must not come behind it.
+    fn end_web_socket(
+        &mut self,
+        reason: CloseReason,
+        write_close: impl FnOnce(&CloseReason, &mut Outbox),
+    ) {
+        self.home.with(|link| {
+            write_close(&reason, &mut link.outbox);
+            link.end.get_or_insert_with(|| reason.clone());
+        });
+        self.closing = Some(reason);
+    }
+
+    /// Gives a stream's bytes to the connection; keeps what is incomplete.
+    fn feed(&mut self, input: &[u8], batch: &mut Batch) {
+        if self.pending.is_empty() {
+            let used = self.receive(input, batch);
+            self.pending.extend_from_slice(&input[used..]);
+            return;
+        }
+        let mut pending = std::mem::take(&mut self.pending);
+        pending.extend_from_slice(input);
+        let used = self.receive(&pending, batch);
+        pending.advance(used);
+        if !pending.is_empty() {
+            self.pending = pending;
+        }
+    }
+
+    /// Gives bytes to the connection and carries out what comes of them; returns what was used.
+    fn receive(&mut self, input: &[u8], batch: &mut Batch) -> usize {
+        let mut commands = COMMANDS.take();
+        let mut used = 0;
+        while self.closing.is_none() {
+            let now = batch.now;
+            let taken = self.home.with(|link| {
+                // The session may have let it go since: what comes now is not for it any more.
+                link.end.is_none().then(|| {
+                    link.drive(&mut commands, |connection, out| {
+                        connection.receive(&input[used..], now, out)
+                    })
+                })
+            });
+            let Some(taken) = taken else {
+                self.notice_end();
+                break;
+            };
+            used += taken;
+            let login = matches!(commands.last(), Some(Command::Connect(_)));
+            self.carry_out(&mut commands, batch);
+            // Behind a login there may be more that was not looked at yet.
+            if !login || used == input.len() {
+                break;
+            }
+        }
+        commands.clear();
+        COMMANDS.set(commands);
+        used
+    }
+
+    fn carry_out(&mut self, commands: &mut Vec<Command>, batch: &mut Batch) {
+        if !commands.is_empty() {
+            Step {
+                net: &self.net,
+                batch,
+            }
+            .run(&mut self.home, commands);
+        }
+        self.notice_end();
+    }
+
+    /// Learns from the link whether the connection is over.
+    fn notice_end(&mut self) {
+        if self.closing.is_some() {
+            return;
+        }
+        let web_socket = self.is_web_socket;
+        self.closing = self.home.with(|link| {
+            let reason = link.end.clone()?;
+            if web_socket {
+                websocket::close::write(&mut link.outbox, &reason);
+            }
+            Some(reason)
+        });
+    }
+
+    /// Writes what waits. Ready when all is written.
+    fn write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            if self.writing.is_empty() {
+                self.notice_end();
+                self.writing = self.home.take_outgoing();
+                if self.writing.is_empty() {
+                    self.stalled_since = None;
+                    return Poll::Ready(Ok(()));
+                }
+            }
+            let mut slices = [IoSlice::new(&[]); PIECES_PER_WRITE];
+            let mut count = 0;
+            for (slice, piece) in slices.iter_mut().zip(&self.writing) {
+                *slice = IoSlice::new(piece);
+                count += 1;
+            }
+            let socket = Pin::new(&mut self.socket);
+            match socket.poll_write_vectored(cx, &slices[..count]) {
+                Poll::Pending => {
+                    let now = self.net.clock.now();
+                    self.stalled_since.get_or_insert(now);
+                    return Poll::Pending;
+                }
+                Poll::Ready(result) => self.written(result?)?,
+            }
+        }
+    }
+
+    fn written(&mut self, length: usize) -> io::Result<()> {
+        if length == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        if self.closing.is_none() {
+            // Last words have one time-out in all, so that no trickle keeps them for ever.
+            self.stalled_since = None;
+        }
+        self.metrics.bytes_sent.add(length as u64);
+        let mut left = length;
+        while let Some(piece) = self.writing.front_mut() {
+            if piece.len() > left {
+                piece.advance(left);
+                return Ok(());
+            }
+            left -= piece.len();
+            self.writing.pop_front();
+        }
+        // Keeps no capacity while idle.
+        self.writing = VecDeque::new();
+        if let Some(session) = self.home.session() {
+            session.drained.notify_waiters();
+            if session.lock().has_more() {
+                let session = Arc::clone(session);
+                let mut batch = Batch::new(self.net.clock.now());
+                self.net.hub.pump(&session, &mut batch);
+                batch.finish(&self.net.hub.metrics);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the client asks for more than it reads: then nothing more is read from it.
+    fn is_backed_up(&mut self) -> bool {
+        let limit = self.live.outbox_bytes;
+        self.home.with(|link| link.outbox.len() > limit)
+    }
+
+    fn is_paused(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(pause) = &mut self.pause else {
+            return false;
+        };
+        let waits = pause.as_mut().poll(cx).is_pending();
+        if !waits {
+            self.pause = None;
+        }
+        waits
+    }
+
+    /// Leaves the waker where it is needed; `false` if there is something to do after all.
+    fn sleep(&mut self, cx: &Context<'_>) -> bool {
+        let stalled = self.stalled_since.is_some();
+        let idle = self.home.with(|link| {
+            if link.end.is_some() || !(stalled || link.outbox.is_empty()) {
+                return false;
+            }
+            link.sleep(cx.waker(), stalled);
+            true
+        });
+        if idle {
+            self.set_timer(cx);
+        } else {
+            self.notice_end();
+        }
+        idle
+    }
+
+    fn set_timer(&mut self, cx: &Context<'_>) {
+        let Some(at) = self.deadline() else { return };
+        match self.timer {
+            Some((armed, _)) if armed <= at => {}
+            old => {
+                if let Some((_, id)) = old {
+                    self.net.timers.disarm(id);
+                }
+                self.timer = Some((at, self.net.timers.arm(at, cx.waker())));
+            }
+        }
+    }
+
+    fn deadline(&mut self) -> Option<Timestamp> {
+        if let Some(linger) = self.lingers {
+            return Some(linger.since + LINGER);
+        }
+        let stall = self.stalled_since.map(|since| since + self.live.stall);
+        if self.closing.is_some() {
+            return stall;
+        }
+        let next = self.home.with(|link| link.connection.next_timeout());
+        match (stall, next) {
+            (Some(stall), Some(next)) => Some(stall.min(next)),
+            (stall, next) => stall.or(next),
+        }
+    }
+
+    fn meet_deadline(&mut self) {
+        let Some((armed, _)) = self.timer else { return };
+        let now = self.net.clock.now();
+        if now < armed {
+            return;
+        }
+        self.timer = None;
+        if self
+            .stalled_since
+            .is_some_and(|since| since + self.live.stall <= now)
+        {
+            self.give_up();
+            return;
+        }
+        if self.closing.is_some() {
+            return;
+        }
+        let mut commands = Vec::new();
+        let mut batch = Batch::new(now);
+        self.home.with(|link| {
+            let due = link.connection.next_timeout().is_some_and(|at| at <= now);
+            if due && link.end.is_none() {
+                link.drive(&mut commands, |connection, out| {
+                    connection.handle_timeout(now, out);
+                });
+            }
+        });
+        self.carry_out(&mut commands, &mut batch);
+        self.end_batch(batch);
+    }
+
+    /// The client reads nothing: there is no point in writing more.
+    fn give_up(&mut self) {
+        let secs = self.live.stall.as_secs();
+        self.closing.get_or_insert_with(|| {
+            CloseReason::new(
+                Cause::SlowConsumer,
+                format!("the client has read nothing for {secs} seconds"),
+            )
+        });
+        // Before the rest is thrown away, so that no publisher puts more behind it.
+        self.part();
+        self.stalled_since = None;
+        self.writing.clear();
+        self.home.with(|link| drop(link.outbox.take()));
+    }
+
+    fn broken(&mut self, error: &io::Error) -> CloseReason {
+        let failed = || CloseReason::new(Cause::Io, format!("the socket failed: {error}"));
+        let reason = self.closing.take().unwrap_or_else(failed);
+        self.leave(reason)
+    }
+
+    /// All is written: says so to the other side, and waits a little for its end.
+    fn finish(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason> {
+        let mut linger = match self.lingers {
+            Some(linger) => linger,
+            None => {
+                self.part();
+                // An error here means that the other side is gone already.
+                if ready!(Pin::new(&mut self.socket).poll_shutdown(cx)).is_err() {
+                    return Poll::Ready(self.ended());
+                }
+                Linger {
+                    since: self.net.clock.now(),
+                    discarded: 0,
+                }
+            }
+        };
+        let mut buffer = READ_BUFFER.take();
+        buffer.resize(READ_BYTES, 0);
+        let over = loop {
+            let mut into = ReadBuf::new(&mut buffer);
+            match Pin::new(&mut self.socket).poll_read(cx, &mut into) {
+                Poll::Pending => break false,
+                Poll::Ready(Ok(())) if !into.filled().is_empty() => {
+                    linger.discarded += into.filled().len();
+                    if linger.discarded > LINGER_BYTES {
+                        break true;
+                    }
+                }
+                Poll::Ready(_) => break true,
+            }
+        };
+        READ_BUFFER.set(buffer);
+        self.lingers = Some(linger);
+        if over || linger.since + LINGER <= self.net.clock.now() {
+            return Poll::Ready(self.ended());
+        }
+        self.set_timer(cx);
+        Poll::Pending
+    }
+
+    fn ended(&mut self) -> CloseReason {
+        let reason = self.closing.take();
+        self.leave(reason.unwrap_or_else(|| CloseReason::new(Cause::Normal, "")))
+    }
+}
+
+impl<S> Driver<S> {
+    /// The connection is over: the session, if it still holds it, is told.
+    fn leave(&mut self, reason: CloseReason) -> CloseReason {
+        self.is_over = true;
+        if let Some((_, id)) = self.timer.take() {
+            self.net.timers.disarm(id);
+        }
+        self.part();
+        self.net.admission.end_login(self.home.slot().0);
+        reason
+    }
+
+    fn part(&mut self) {
+        let mut batch = Batch::new(self.net.clock.now());
+        self.home.leave(&self.net.hub, true, None, &mut batch);
+        batch.finish(&self.net.hub.metrics);
+    }
+}
+
+/// A task that is torn down in the middle, by a fault of ours, leaves no session behind that
+/// believes to be connected.
+impl<S> Drop for Driver<S> {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.leave(CloseReason::new(Cause::Io, ""));
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "driver_tests.rs"]
+mod tests;

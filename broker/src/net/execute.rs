@@ -1,0 +1,283 @@
+//! Where a connection's link is, and carrying out its commands.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use protocols::connection::{Cause, CloseReason, Connect, Refusal, RefusalCode, Settle, Token};
+use protocols::{Command, Reply};
+
+use super::Net;
+use crate::hub::Hub;
+use crate::session::{Batch, Link, PATIENCE, Session, WayBack};
+use crate::telemetry::Untrusted;
+
+/// Finds a connection's [`Link`]: it is in its slot before the login, with the session after it,
+/// and in its slot again once the session has let it go.
+#[derive(Debug)]
+pub(super) struct Home {
+    /// The session, once the client was let in.
+    session: Option<Arc<Session>>,
+    /// The link's number.
+    link: u64,
+    slot: WayBack,
+}
+
+impl Home {
+    /// The home of a link that has just been made.
+    pub(super) fn new(link: Link) -> Self {
+        let (id, slot) = (link.id, Arc::clone(&link.way_back));
+        *slot.lock() = Some(Box::new(link));
+        Self {
+            session: None,
+            link: id,
+            slot,
+        }
+    }
+
+    /// Runs a step on the link, wherever it is.
+    pub(super) fn with<R>(&self, step: impl FnOnce(&mut Link) -> R) -> R {
+        if let Some(session) = &self.session {
+            let mut state = session.lock();
+            if let Some(held) = state.link.as_mut().filter(|held| held.id == self.link) {
+                return step(held);
+            }
+        }
+        let mut slot = self.slot.lock();
+        // A session puts the link here before it releases the lock under which it let go.
+        let link = slot
+            .as_mut()
+            .expect("a link is with its session or in its slot");
+        step(link)
+    }
+
+    /// The link's number and slot, for those who watch over logins.
+    pub(super) fn slot(&self) -> (u64, &WayBack) {
+        (self.link, &self.slot)
+    }
+
+    /// Whether the session still holds the link.
+    fn holds_session(&self) -> bool {
+        let held = |session: &Arc<Session>| session.with_link(self.link, |_| ()).is_some();
+        self.session.as_ref().is_some_and(held)
+    }
+
+    /// The session, once the client was let in.
+    pub(super) fn session(&self) -> Option<&Arc<Session>> {
+        self.session.as_ref()
+    }
+
+    /// Takes what waits in the outbox; the client has read all before, so it is not slow.
+    pub(super) fn take_outgoing(&self) -> VecDeque<Bytes> {
+        self.with(|link| {
+            link.sleeper = None;
+            link.stalled = false;
+            link.patience = PATIENCE;
+            if link.outbox.is_empty() {
+                VecDeque::new()
+            } else {
+                link.outbox.take()
+            }
+        })
+    }
+
+    /// The connection is over: the session, if it still holds the link, lets it go.
+    pub(super) fn leave(
+        &self,
+        hub: &Hub,
+        say_will: bool,
+        expiry_secs: Option<u32>,
+        batch: &mut Batch,
+    ) {
+        if let Some(session) = &self.session {
+            hub.disconnect(session, self.link, say_will, expiry_secs, batch);
+        }
+    }
+}
+
+/// One run over a batch's commands.
+pub(super) struct Step<'a> {
+    /// The shared parts.
+    pub(super) net: &'a Net,
+    /// The batch.
+    pub(super) batch: &'a mut Batch,
+}
+
+impl Step<'_> {
+    /// Carries commands out in their order. Answers of publishes are given together, before the
+    /// next command of another kind and at the end.
+    pub(super) fn run(mut self, home: &mut Home, commands: &mut Vec<Command>) {
+        let mut replies = Vec::new();
+        for command in commands.drain(..) {
+            match (home.session.clone(), command) {
+                (Some(session), command) => self.one(home, &session, command, &mut replies),
+                (None, Command::Refused { reason }) => self.refused(home, reason),
+                (None, Command::Connect(connect)) => self.log_in(home, *connect, &mut replies),
+                // Refused, or a protocol that asks before it logs in: nobody would answer.
+                (None, _) => tracing::debug!("a command without a session"),
+            }
+        }
+        self.answer(home, &mut replies);
+    }
+
+    fn one(
+        &mut self,
+        home: &Home,
+        session: &Arc<Session>,
+        command: Command,
+        replies: &mut Vec<Reply>,
+    ) {
+        let hub = &self.net.hub;
+        match command {
+            Command::Publish(publish) => {
+                self.batch.count_received(publish.message.qos);
+                let token = publish.token;
+                let result = hub.publish_for(session, publish, self.batch);
+                match (token, result) {
+                    (Some(token), result) => replies.push(Reply::Published { token, result }),
+                    (None, Ok(_)) => {}
+                    (None, Err(refusal)) => {
+                        self.refused(home, refusal.code.as_str());
+                        tracing::debug!(
+                            client = %session.client_id, reason = %refusal.detail,
+                            "a message was refused"
+                        );
+                    }
+                }
+            }
+            Command::Release { packet_id } => {
+                let found = session.lock().accepted.remove(&packet_id);
+                replies.push(Reply::Released { packet_id, found });
+            }
+            Command::Settle { token, settle } => {
+                let found = hub.settle(session, settle, self.batch);
+                replies.extend(settled(token, settle, found));
+            }
+            Command::Barrier { token } => replies.push(Reply::Passed { token }),
+            Command::Transaction { token, commands } => {
+                let result = hub.commit(session, commands, self.batch);
+                replies.push(Reply::Committed { token, result });
+            }
+            // Of a connection whose session was taken over meanwhile; its client is gone, and the
+            // session's subscriptions are another's.
+            Command::Subscribe(_) | Command::Unsubscribe { .. } if !home.holds_session() => {}
+            Command::Subscribe(subscribe) => {
+                self.answer(home, replies);
+                let token = subscribe.token;
+                let results = hub.subscribe(session, subscribe, self.batch);
+                self.reply(home, Reply::Subscribed { token, results });
+                hub.pump(session, self.batch);
+            }
+            Command::Unsubscribe { token, keys } => {
+                self.answer(home, replies);
+                let existed = hub.unsubscribe(session, &keys, self.batch);
+                self.reply(home, Reply::Unsubscribed { token, existed });
+            }
+            Command::Disconnect {
+                publish_will,
+                session_expiry_secs,
+            } => {
+                self.answer(home, replies);
+                home.leave(hub, publish_will, session_expiry_secs, self.batch);
+            }
+            Command::Refused { reason } => self.refused(home, reason),
+            Command::Connect(_) => {
+                let reason = CloseReason::new(Cause::ProtocolError, "a second login");
+                home.with(|link| link.close(reason));
+            }
+        }
+    }
+
+    fn refused(&self, home: &Home, reason: &'static str) {
+        let protocol = home.with(|link| link.metrics.name);
+        self.net.hub.metrics.request_refused(protocol, reason);
+    }
+
+    fn log_in(&mut self, home: &mut Home, connect: Connect, replies: &mut Vec<Reply>) {
+        let Some(link) = home.slot.lock().take() else {
+            return;
+        };
+        if link.end.is_some() {
+            *home.slot.lock() = Some(link);
+            return;
+        }
+        let protocol = connect.protocol.clone();
+        let mut more = Vec::new();
+        let admitted = self.net.hub.connect(connect, *link, &mut more, self.batch);
+        self.net.admission.end_login(home.link);
+        let Ok(session) = admitted else {
+            return;
+        };
+        tracing::info!(
+            connection = home.link,
+            protocol = %protocol,
+            client = %Untrusted(&session.client_id),
+            "connection opened"
+        );
+        home.session = Some(session);
+        self.further(home, more, replies);
+    }
+
+    /// Gives answers, and those to what the connection asks for because of them.
+    fn answer(&mut self, home: &Home, replies: &mut Vec<Reply>) {
+        while !replies.is_empty() {
+            self.answer_once(home, replies);
+        }
+    }
+
+    fn answer_once(&mut self, home: &Home, replies: &mut Vec<Reply>) {
+        let now = self.batch.now;
+        let mut more = Vec::new();
+        home.with(|link| {
+            for reply in replies.drain(..) {
+                self.net.hub.metrics.replied(link.metrics.name, &reply);
+                // Behind the last words that a fault has called for, nothing may be written.
+                if link
+                    .end
+                    .as_ref()
+                    .is_some_and(|end| end.cause != Cause::Normal)
+                {
+                    continue;
+                }
+                link.drive(&mut more, |connection, out| {
+                    connection.reply(reply, now, out);
+                });
+            }
+            link.bound();
+        });
+        self.further(home, more, replies);
+    }
+
+    /// Carries out what a connection asks for because of an answer: a good-bye that waited for
+    /// it, a first request that waited for the login.
+    fn further(&mut self, home: &Home, commands: Vec<Command>, replies: &mut Vec<Reply>) {
+        let Some(session) = &home.session else { return };
+        for command in commands {
+            self.one(home, session, command, replies);
+        }
+    }
+
+    fn reply(&mut self, home: &Home, reply: Reply) {
+        self.answer(home, &mut vec![reply]);
+    }
+}
+
+fn settled(token: Option<Token>, settle: Settle, found: bool) -> Option<Reply> {
+    if let Settle::Received(position) = settle {
+        return Some(Reply::Received { position, found });
+    }
+    let token = token?;
+    let cumulative = matches!(
+        settle,
+        Settle::DoneThrough(..) | Settle::RejectedThrough(..)
+    );
+    let result = if found || cumulative {
+        Ok(())
+    } else {
+        Err(Refusal::new(
+            RefusalCode::Unknown,
+            "no such message is waiting for an acknowledgement",
+        ))
+    };
+    Some(Reply::Settled { token, result })
+}

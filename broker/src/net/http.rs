@@ -1,0 +1,344 @@
+//! The HTTP port: health, metrics, and the upgrade to WebSocket.
+//!
+//! Any path may be upgraded; the subprotocol, not the path, says what is spoken. After the upgrade
+//! the raw socket goes to a [`super::driver`] of its own: hyper is gone from it.
+
+use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{self, HeaderName, HeaderValue};
+use http::uri::Authority;
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use parking_lot::Mutex;
+use protocols::connection::Protocol;
+use protocols::negotiation::{self, Choice, HttpRefusal};
+use protocols::registry::PROTOCOLS;
+use protocols::websocket::deflate::Deflate;
+use tokio::net::TcpStream;
+
+use super::admission::Permit;
+use super::{Arrival, Live, Net};
+use crate::telemetry::Transport;
+
+/// Where a request came from and to.
+#[derive(Clone, Copy, Debug)]
+struct Ends {
+    peer: SocketAddr,
+    /// Whether only this machine can have sent it.
+    is_local: bool,
+}
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
+const PROMETHEUS: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4");
+
+/// One connection: requests until it is closed or upgraded.
+pub(super) async fn serve(net: Arc<Net>, socket: TcpStream, peer: SocketAddr, permit: Permit) {
+    let is_local = socket
+        .local_addr()
+        .is_ok_and(|local| local.ip().is_loopback());
+    let ends = Ends { peer, is_local };
+    // Moves to the WebSocket if there is an upgrade, so that the place stays taken.
+    let place = Arc::new(Mutex::new(Some(permit)));
+    let service = service_fn(|request| {
+        let (net, place) = (Arc::clone(&net), Arc::clone(&place));
+        async move { Ok::<_, Infallible>(answer(&net, request, ends, &place)) }
+    });
+    let live = net.live.load_full();
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(Duration::from_millis(live.limits.login_ms.into()))
+        .max_buf_size(live.http_head_bytes)
+        .max_headers(live.http_headers)
+        .serve_connection(TokioIo::new(socket), service)
+        .with_upgrades()
+        .await;
+    if let Err(error) = served {
+        net.hub.metrics.connection_refused("http");
+        tracing::debug!(%peer, %error, "an HTTP connection failed");
+    }
+}
+
+fn answer(
+    net: &Arc<Net>,
+    request: Request<Incoming>,
+    ends: Ends,
+    place: &Mutex<Option<Permit>>,
+) -> Response<Full<Bytes>> {
+    if request.headers().contains_key(header::UPGRADE)
+        || request.headers().contains_key(header::SEC_WEBSOCKET_KEY)
+    {
+        return upgrade(net, request, ends, place);
+    }
+    if request.headers().contains_key(header::TRANSFER_ENCODING) {
+        // Nothing here takes a body, and one of disputed length is how requests are smuggled.
+        let mut refused = problem(
+            StatusCode::BAD_REQUEST,
+            "no body of unknown length is taken",
+        );
+        close(&mut refused);
+        return refused;
+    }
+    let known = matches!(request.uri().path(), "/healthz" | "/metrics");
+    match (request.method(), request.uri().path()) {
+        (&Method::GET | &Method::HEAD, "/healthz") => health(net),
+        (&Method::GET | &Method::HEAD, "/metrics") => {
+            body(StatusCode::OK, PROMETHEUS, metrics(net))
+        }
+        (_, path) if known => {
+            let mut refused = problem(
+                StatusCode::METHOD_NOT_ALLOWED,
+                &format!("{path} is read with GET"),
+            );
+            refused
+                .headers_mut()
+                .insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+            refused
+        }
+        (_, path) => problem(
+            StatusCode::NOT_FOUND,
+            &format!(
+                "there is nothing at {path}; there are /healthz, /metrics and WebSocket on any path"
+            ),
+        ),
+    }
+}
+
+fn upgrade(
+    net: &Arc<Net>,
+    mut request: Request<Incoming>,
+    ends: Ends,
+    place: &Mutex<Option<Permit>>,
+) -> Response<Full<Bytes>> {
+    let live = net.live.load();
+    let peer = ends.peer;
+    let agreed = match agree(&live, &request, ends) {
+        Ok(agreed) => agreed,
+        Err(refusal) => {
+            net.hub.metrics.web_socket_negotiation("unknown", "refused");
+            tracing::info!(%peer, reason = %refusal.message, "a WebSocket was refused");
+            return refused(&refusal);
+        }
+    };
+    let Some(permit) = place.lock().take() else {
+        return problem(
+            StatusCode::BAD_REQUEST,
+            "the connection was upgraded already",
+        );
+    };
+    let offered = agreed.choice.subprotocol.unwrap_or("none");
+    net.hub.metrics.web_socket_negotiation(offered, "accepted");
+    let mut response = Response::new(Full::default());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    agreed.put(response.headers_mut());
+    let Agreed {
+        choice, deflate, ..
+    } = agreed;
+    let arrival = Arrival {
+        peer,
+        transport: Transport::WebSocket,
+        subprotocol: choice.subprotocol,
+        deflate,
+    };
+    let net = Arc::clone(net);
+    let upgrading = hyper::upgrade::on(&mut request);
+    tokio::spawn(async move {
+        let upgraded = match upgrading.await {
+            Ok(upgraded) => upgraded,
+            Err(error) => {
+                tracing::debug!(%peer, %error, "a WebSocket was given up before it began");
+                return;
+            }
+        };
+        match upgraded.downcast::<TokioIo<TcpStream>>() {
+            Ok(parts) => {
+                let socket = parts.io.into_inner();
+                let early = BytesMut::from(&parts.read_buf[..]);
+                // Boxed once here instead of being part of a larger future for its whole life.
+                Box::pin(net.serve(socket, choice.protocol, arrival, early, permit)).await;
+            }
+            Err(_) => tracing::error!(%peer, "an upgraded connection is not the socket it was"),
+        }
+    });
+    response
+}
+
+/// What was agreed on in an upgrade.
+struct Agreed {
+    accept: String,
+    choice: Choice,
+    deflate: Option<Deflate>,
+}
+
+impl Agreed {
+    fn put(&self, headers: &mut HeaderMap) {
+        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+        if let Ok(accept) = HeaderValue::from_str(&self.accept) {
+            headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+        }
+        if let Some(token) = self.choice.subprotocol {
+            headers.insert(
+                header::SEC_WEBSOCKET_PROTOCOL,
+                HeaderValue::from_static(token),
+            );
+        }
+        if let Some(extension) = self
+            .deflate
+            .and_then(|deflate| HeaderValue::from_str(&deflate.answer()).ok())
+        {
+            headers.insert(header::SEC_WEBSOCKET_EXTENSIONS, extension);
+        }
+    }
+}
+
+fn agree(live: &Live, request: &Request<Incoming>, ends: Ends) -> Result<Agreed, HttpRefusal> {
+    let headers = request.headers();
+    let pairs = headers
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_bytes()));
+    let is_1_1 = request.version() >= Version::HTTP_11;
+    let accept = negotiation::check_upgrade(request.method().as_str(), is_1_1, pairs)?;
+    let host = headers.get(header::HOST).map(HeaderValue::as_bytes);
+    // On a loopback address a name proves nothing: whoever owns one can point it here, and a page
+    // of that name would be of the same site (DNS rebinding).
+    let host = host.filter(|host| !ends.is_local || is_address(host));
+    negotiation::check_origin(
+        values(headers, &header::ORIGIN),
+        host,
+        &live.allowed_origins,
+    )?;
+    let mut choice =
+        negotiation::choose(PROTOCOLS, values(headers, &header::SEC_WEBSOCKET_PROTOCOL))?;
+    if choice.subprotocol.is_none()
+        && let Some(protocol) = named_by_path(request.uri().path())
+    {
+        choice.protocol = protocol;
+    }
+    let offers = values(headers, &header::SEC_WEBSOCKET_EXTENSIONS);
+    let deflate = if live.permessage_deflate {
+        Deflate::negotiate(offers)
+    } else {
+        None
+    };
+    Ok(Agreed {
+        accept,
+        choice,
+        deflate,
+    })
+}
+
+/// Whether a `Host` is an IP address or `localhost`.
+fn is_address(host: &[u8]) -> bool {
+    let Ok(authority) = Authority::try_from(host) else {
+        return false;
+    };
+    let host = authority.host();
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    host.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok()
+}
+
+/// Clients that offer no subprotocol (stomp.py, for one) say by the path what they speak: `/stomp`
+/// or `/mqtt`.
+fn named_by_path(path: &str) -> Option<&'static dyn Protocol> {
+    let name = path.strip_prefix('/')?;
+    PROTOCOLS
+        .iter()
+        .copied()
+        .find(|protocol| protocol.name() == name)
+}
+
+fn values<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
+    headers.get_all(name).into_iter().map(HeaderValue::as_bytes)
+}
+
+fn refused(refusal: &HttpRefusal) -> Response<Full<Bytes>> {
+    let status = StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::BAD_REQUEST);
+    let mut response = problem(status, &refusal.message);
+    let headers = response.headers_mut();
+    if let Some((name, value)) = refusal.header
+        && let Ok(name) = HeaderName::from_bytes(name.as_bytes())
+    {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    close(&mut response);
+    response
+}
+
+fn close(response: &mut Response<Full<Bytes>>) {
+    let close = HeaderValue::from_static("close");
+    response.headers_mut().insert(header::CONNECTION, close);
+}
+
+fn health(net: &Net) -> Response<Full<Bytes>> {
+    let stopping = net.hub.is_stopping();
+    let status = if stopping {
+        StatusCode::SERVICE_UNAVAILABLE
+    } else {
+        StatusCode::OK
+    };
+    let text = serde_json::json!({
+        "status": if stopping { "stopping" } else { "ok" },
+        "version": env!("CARGO_PKG_VERSION"),
+        "connections": net.admission.connections(),
+        "sessions": net.hub.session_count(),
+    });
+    body(status, JSON, format!("{text}\n"))
+}
+
+fn metrics(net: &Net) -> String {
+    net.hub.gauge();
+    net.hub.metrics.render()
+}
+
+/// An error as `application/problem+json` (RFC 9457).
+fn problem(status: StatusCode, detail: &str) -> Response<Full<Bytes>> {
+    let text = serde_json::json!({
+        "title": status.canonical_reason().unwrap_or("error"),
+        "status": status.as_u16(),
+        "detail": detail,
+    });
+    body(status, PROBLEM, format!("{text}\n"))
+}
+
+fn body(status: StatusCode, kind: HeaderValue, text: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(text)));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_told_from_names() {
+        for host in [
+            "127.0.0.1",
+            "127.0.0.1:8080",
+            "[::1]:8080",
+            "localhost:1",
+            "LOCALHOST",
+        ] {
+            assert!(is_address(host.as_bytes()), "{host}");
+        }
+        for host in [
+            "evil.test",
+            "evil.test:8080",
+            "localhost.evil.test",
+            "127.0.0.1.evil.test",
+            "",
+        ] {
+            assert!(!is_address(host.as_bytes()), "{host}");
+        }
+    }
+}

@@ -1,0 +1,408 @@
+//! Messages into a session: at once, through a lane, or not at all.
+
+use std::sync::Arc;
+
+use protocols::Delivery;
+use protocols::Reply;
+use protocols::connection::{Delivered, Matched, Notice, Settle, SubscriptionId};
+use protocols::model::{Message, QoS, Timestamp};
+use smallvec::SmallVec;
+
+use super::{Batch, Entry, Group, Lane, Link, Session, State};
+use crate::telemetry::Drop as DropReason;
+
+/// What became of a message for a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Written, or waiting in a lane.
+    Accepted,
+    /// The client is away and the message is not kept for it.
+    Away,
+    /// Dropped and counted.
+    Dropped,
+}
+
+/// A group's question to one of its members, answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// The message is the member's now.
+    Yes,
+    /// Not now: no room.
+    Busy,
+    /// The member has no connection.
+    Away,
+}
+
+/// What a settlement did.
+#[derive(Debug, Default)]
+pub struct Settled {
+    /// Whether a message was open under that position.
+    pub found: bool,
+    /// Messages that go back to their group.
+    pub returned: Vec<Entry>,
+    /// Whether retained messages wait for room.
+    pub more_retained: bool,
+}
+
+/// What one delivery is, beside the message.
+#[derive(Clone, Debug)]
+pub struct Terms<'a> {
+    /// The level to deliver with.
+    pub qos: QoS,
+    /// The retain flag to show.
+    pub retain: bool,
+    /// The subscriptions that it comes from.
+    pub matched: &'a [Matched],
+    /// The subscription with a lane of its own, if it has one.
+    pub lane: Option<SubscriptionId>,
+    /// How often it was sent before.
+    pub attempts: u32,
+}
+
+impl State {
+    /// Takes a message for the client: writes it, or keeps it until it can be written.
+    pub fn accept(
+        &mut self,
+        me: &Arc<Session>,
+        message: &Arc<Message>,
+        terms: &Terms<'_>,
+        batch: &mut Batch,
+    ) -> Outcome {
+        if terms.qos == QoS::AtMostOnce {
+            return self.write(me, message, terms, batch);
+        }
+        self.enqueue(me, message, terms, None, batch)
+    }
+
+    /// Takes a message for the client from a group, only if it can go out at once.
+    pub fn offer(
+        &mut self,
+        me: &Arc<Session>,
+        message: &Arc<Message>,
+        terms: &Terms<'_>,
+        group: &Arc<Group>,
+        batch: &mut Batch,
+    ) -> Taken {
+        let limit = self.bounds.outbox_bytes;
+        match &self.link {
+            None => return Taken::Away,
+            Some(link) if link.end.is_some() => return Taken::Away,
+            Some(link) if link.outbox.len() > limit => {
+                // No acknowledgement may ever come to ask for it: the next write does.
+                self.missed_offer = true;
+                return Taken::Busy;
+            }
+            Some(_) => {}
+        }
+        if terms.qos == QoS::AtMostOnce {
+            return match self.write(me, message, terms, batch) {
+                // Dropped means here that it is larger than the client takes. It must not hold up
+                // what is behind it in the group [MQTT-3.1.2-25].
+                Outcome::Accepted | Outcome::Dropped => Taken::Yes,
+                Outcome::Away => Taken::Away,
+            };
+        }
+        let room = self
+            .lanes
+            .iter()
+            .any(|lane| lane.owner == terms.lane && lane.has_room());
+        if !room {
+            return Taken::Busy;
+        }
+        match self.enqueue(me, message, terms, Some(Arc::clone(group)), batch) {
+            Outcome::Accepted => Taken::Yes,
+            Outcome::Away | Outcome::Dropped => Taken::Busy,
+        }
+    }
+
+    /// Carries out what the client says about messages that it was sent.
+    pub fn settle(&mut self, me: &Arc<Session>, settle: Settle, batch: &mut Batch) -> Settled {
+        let mut settled = Settled::default();
+        match settle {
+            Settle::Received(position) => {
+                settled.found = self.lanes.iter_mut().any(|lane| lane.receive(position));
+                return settled;
+            }
+            Settle::Done(position) => {
+                let entry = self.lanes.iter_mut().find_map(|lane| lane.settle(position));
+                settled.found = entry.is_some();
+                self.forget(entry.as_slice());
+            }
+            Settle::DoneThrough(id, position) => {
+                let entries = self.take_through(id, position);
+                settled.found = !entries.is_empty();
+                self.forget(&entries);
+            }
+            Settle::Rejected { position, requeue } => {
+                for at in 0..self.lanes.len() {
+                    let Some(entry) = self.lanes[at].settle(position) else {
+                        continue;
+                    };
+                    settled.found = true;
+                    self.reject(at, entry, requeue, &mut settled.returned, batch);
+                    break;
+                }
+            }
+            Settle::RejectedThrough(id, position) => {
+                let entries = self.take_through(id, position);
+                settled.found = !entries.is_empty();
+                if let Some(at) = self.lane_of(id) {
+                    // From the last to the first: each goes before the one that followed it.
+                    for entry in entries.into_iter().rev() {
+                        self.reject(at, entry, true, &mut settled.returned, batch);
+                    }
+                    settled.returned.reverse();
+                }
+            }
+        }
+        self.pump(me, batch);
+        settled.more_retained = !self.retained.is_empty();
+        settled
+    }
+
+    /// Sends what waits and may go out now.
+    pub fn pump(&mut self, me: &Arc<Session>, batch: &mut Batch) {
+        let limit = self.bounds.outbox_bytes;
+        let Some(link) = self.link.as_mut().filter(|link| link.end.is_none()) else {
+            return;
+        };
+        if link.outbox.is_empty() {
+            // It has read all: it learns now what it missed, not with some later message.
+            tell_gap(link, batch.now);
+        }
+        let mut gone: SmallVec<[Entry; 4]> = SmallVec::new();
+        for lane in &mut self.lanes {
+            pump_lane(lane, link, limit, batch, &mut gone);
+        }
+        self.forget(&gone);
+        let missed = std::mem::take(&mut self.missed_offer);
+        if missed || self.lanes.iter().any(Lane::has_room) {
+            for held in self.subscriptions.values() {
+                if let Some(group) = held.group.as_ref().filter(|group| group.has_backlog()) {
+                    batch.thirst(group);
+                }
+            }
+        }
+        self.rouse(me, batch);
+    }
+
+    /// Whether something waits that may go out when the outbox is empty again.
+    pub fn has_more(&self) -> bool {
+        self.link.as_ref().is_some_and(|link| link.gap > 0)
+            || self.missed_offer
+            || !self.retained.is_empty()
+            || self.lanes.iter().any(|lane| lane.len() > lane.open())
+    }
+
+    /// Whether further messages may be produced for this client (retained ones, say): it is
+    /// there, and reads, and its window has room.
+    pub fn wants_more(&self) -> bool {
+        let limit = self.bounds.outbox_bytes / 2;
+        self.link
+            .as_ref()
+            .is_some_and(|link| link.end.is_none() && link.outbox.len() < limit)
+            && self.lanes.iter().all(|lane| lane.len() <= lane.open())
+    }
+
+    fn write(
+        &mut self,
+        me: &Arc<Session>,
+        message: &Arc<Message>,
+        terms: &Terms<'_>,
+        batch: &mut Batch,
+    ) -> Outcome {
+        let limit = self.bounds.outbox_bytes;
+        let Some(link) = self.link.as_mut().filter(|link| link.end.is_none()) else {
+            return Outcome::Away;
+        };
+        if link.outbox.len() > limit {
+            link.gap += 1;
+            batch.count_dropped(DropReason::SlowConsumer, 1);
+            return Outcome::Dropped;
+        }
+        tell_gap(link, batch.now);
+        let delivery = Delivery {
+            message,
+            qos: QoS::AtMostOnce,
+            retain: terms.retain,
+            position: None,
+            attempts: terms.attempts,
+            matched: terms.matched,
+        };
+        match link
+            .connection
+            .deliver(&delivery, batch.now, &mut link.outbox)
+        {
+            Delivered::Written => batch.count_delivered(&link.metrics, QoS::AtMostOnce),
+            Delivered::TooLarge => {
+                batch.count_dropped(DropReason::TooLarge, 1);
+                return Outcome::Dropped;
+            }
+            Delivered::NotSubscribed => return Outcome::Away,
+        }
+        self.rouse(me, batch);
+        Outcome::Accepted
+    }
+
+    fn enqueue(
+        &mut self,
+        me: &Arc<Session>,
+        message: &Arc<Message>,
+        terms: &Terms<'_>,
+        group: Option<Arc<Group>>,
+        batch: &mut Batch,
+    ) -> Outcome {
+        let size = message.size();
+        let full = self.queued >= self.bounds.queue_messages
+            || self.queued_bytes.saturating_add(size) > self.bounds.queue_bytes;
+        if full {
+            batch.count_dropped(DropReason::QueueFull, 1);
+            if let Some(link) = &mut self.link {
+                link.gap += 1;
+            }
+            return Outcome::Dropped;
+        }
+        let Some(at) = self.lanes.iter().position(|lane| lane.owner == terms.lane) else {
+            return Outcome::Away;
+        };
+        let entry = Entry {
+            position: self.next_position,
+            message: Arc::clone(message),
+            qos: terms.qos,
+            retain: terms.retain,
+            attempts: terms.attempts,
+            received: false,
+            matched: terms.matched.into(),
+            group,
+        };
+        self.next_position += 1;
+        self.queued += 1;
+        self.queued_bytes += size;
+        let lane = &mut self.lanes[at];
+        lane.push(entry);
+        let limit = self.bounds.outbox_bytes;
+        if let Some(link) = self.link.as_mut().filter(|link| link.end.is_none()) {
+            let mut gone = SmallVec::new();
+            pump_lane(lane, link, limit, batch, &mut gone);
+            self.forget(&gone);
+            self.rouse(me, batch);
+        }
+        Outcome::Accepted
+    }
+
+    /// Wakes the connection's task at the end of the batch, and remembers pressure.
+    fn rouse(&mut self, me: &Arc<Session>, batch: &mut Batch) {
+        let Some(link) = &mut self.link else { return };
+        if link.outbox.is_empty() {
+            return;
+        }
+        link.bound();
+        if let Some(waker) = link.take_writer() {
+            batch.wake(waker);
+        }
+        let pressed = link.outbox.len() > self.bounds.outbox_bytes / 2 && link.patience > 0;
+        if pressed && batch.press(me) {
+            link.patience -= 1;
+        }
+    }
+
+    fn reject(
+        &mut self,
+        lane: usize,
+        entry: Entry,
+        requeue: bool,
+        returned: &mut Vec<Entry>,
+        batch: &mut Batch,
+    ) {
+        if requeue && entry.group.is_none() {
+            self.lanes[lane].requeue(entry);
+            return;
+        }
+        self.forget(std::slice::from_ref(&entry));
+        if requeue {
+            returned.push(entry);
+        } else {
+            batch.count_dropped(DropReason::Rejected, 1);
+        }
+    }
+
+    fn take_through(&mut self, id: SubscriptionId, position: u64) -> Vec<Entry> {
+        match self.lane_of(id) {
+            Some(at) => self.lanes[at].settle_through(position),
+            None => Vec::new(),
+        }
+    }
+
+    fn lane_of(&self, id: SubscriptionId) -> Option<usize> {
+        self.lanes.iter().position(|lane| lane.owner == Some(id))
+    }
+}
+
+fn tell_gap(link: &mut Link, now: Timestamp) {
+    if link.gap > 0 {
+        let dropped = std::mem::take(&mut link.gap);
+        link.connection
+            .notify(&Notice::Gap { dropped }, now, &mut link.outbox);
+    }
+}
+
+/// Sends from one lane until its window, the outbox or the lane itself ends it. What is not sent
+/// but dropped goes to `gone`, as does what needs no settlement.
+fn pump_lane(
+    lane: &mut Lane,
+    link: &mut Link,
+    limit: usize,
+    batch: &mut Batch,
+    gone: &mut SmallVec<[Entry; 4]>,
+) {
+    while link.outbox.len() <= limit {
+        let Some(entry) = lane.due() else { return };
+        if entry.received {
+            let position = entry.position;
+            link.drive(&mut Vec::new(), |connection, out| {
+                connection.reply(
+                    Reply::Received {
+                        position,
+                        found: true,
+                    },
+                    batch.now,
+                    out,
+                );
+            });
+            lane.sent();
+            continue;
+        }
+        if entry.message.is_expired(batch.now) {
+            batch.count_dropped(DropReason::Expired, 1);
+            gone.extend(lane.drop_next());
+            continue;
+        }
+        tell_gap(link, batch.now);
+        let delivery = Delivery {
+            message: &entry.message,
+            qos: entry.qos,
+            retain: entry.retain,
+            position: Some(entry.position),
+            attempts: entry.attempts,
+            matched: &entry.matched,
+        };
+        match link
+            .connection
+            .deliver(&delivery, batch.now, &mut link.outbox)
+        {
+            Delivered::Written => {
+                batch.count_delivered(&link.metrics, entry.qos);
+                if lane.auto_settle {
+                    gone.extend(lane.drop_next());
+                } else {
+                    lane.sent();
+                }
+            }
+            Delivered::TooLarge => {
+                batch.count_dropped(DropReason::TooLarge, 1);
+                gone.extend(lane.drop_next());
+            }
+            Delivered::NotSubscribed => return,
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! A client's connection as its session sees it.
+
+use std::sync::Arc;
+use std::task::Waker;
+
+use bytestring::ByteString;
+use parking_lot::Mutex;
+use protocols::connection::{Cause, CloseReason, Connection};
+use protocols::{Command, Outbox, Output};
+
+use crate::telemetry::ProtocolMetrics;
+
+/// The connection side of a session: the protocol's state machine and what it has written.
+///
+/// It belongs to the connection's task until the login, then to the session (behind the session's
+/// lock, so that any publisher can deliver), and returns to the task when the session lets go.
+pub struct Link {
+    /// Unique among all connections of this process.
+    pub id: u64,
+    /// Its name, see [`protocols::connection::Open::connection_id`].
+    pub connection_id: ByteString,
+    /// The counters of its protocol.
+    pub metrics: Arc<ProtocolMetrics>,
+    /// The state machine.
+    pub connection: Box<dyn Connection>,
+    /// What waits to be written.
+    pub outbox: Outbox,
+    /// How to wake the task; set while it sleeps.
+    pub sleeper: Option<Waker>,
+    /// Whether the task sleeps because its socket takes nothing: more to write does not help it.
+    pub stalled: bool,
+    /// Bytes in the outbox above which the connection is given up.
+    pub hard_bytes: usize,
+    /// Set when the connection is over.
+    pub end: Option<CloseReason>,
+    /// Messages dropped since the client was last told.
+    pub gap: u64,
+    /// How many more batches this client may hold up before it is left to itself.
+    pub patience: u16,
+    /// Where the session puts the link when it lets go.
+    pub way_back: WayBack,
+}
+
+/// The place where a connection's task finds its [`Link`] again.
+pub type WayBack = Arc<Mutex<Option<Box<Link>>>>;
+
+/// Batches of publishers that one slow client may hold up, each for a bounded time, before it has
+/// read what waits for it.
+pub const PATIENCE: u16 = 16;
+
+impl Link {
+    /// A link of a connection that was just opened.
+    pub fn new(
+        id: u64,
+        connection_id: ByteString,
+        metrics: Arc<ProtocolMetrics>,
+        connection: Box<dyn Connection>,
+        outbox: Outbox,
+        way_back: WayBack,
+    ) -> Self {
+        Self {
+            id,
+            connection_id,
+            metrics,
+            connection,
+            outbox,
+            sleeper: None,
+            stalled: false,
+            hard_bytes: usize::MAX,
+            end: None,
+            gap: 0,
+            patience: PATIENCE,
+            way_back,
+        }
+    }
+
+    /// Runs the state machine with a place for what it puts out.
+    pub fn drive<R>(
+        &mut self,
+        commands: &mut Vec<Command>,
+        step: impl FnOnce(&mut dyn Connection, &mut Output<'_>) -> R,
+    ) -> R {
+        let mut output = Output {
+            outbox: &mut self.outbox,
+            commands,
+            close: &mut self.end,
+        };
+        step(self.connection.as_mut(), &mut output)
+    }
+
+    /// The task goes to sleep; `stalled` if what it waits for is room in its socket.
+    pub fn sleep(&mut self, waker: &Waker, stalled: bool) {
+        self.stalled = stalled;
+        match &mut self.sleeper {
+            Some(held) => held.clone_from(waker),
+            None => self.sleeper = Some(waker.clone()),
+        }
+    }
+
+    /// How to wake the task if it sleeps and could write what has come.
+    pub fn take_writer(&mut self) -> Option<Waker> {
+        if self.stalled {
+            return None;
+        }
+        self.sleeper.take()
+    }
+
+    /// Gives the connection up if its client leaves too much unread. Only the last words are kept
+    /// of what was not given to the socket.
+    pub fn bound(&mut self) {
+        let limit = self.hard_bytes;
+        if self.end.is_some() || self.outbox.len() <= limit {
+            return;
+        }
+        drop(self.outbox.take());
+        let detail = format!("more than {limit} bytes wait for the client to read them");
+        self.close(CloseReason::new(Cause::SlowConsumer, detail));
+        if let Some(waker) = self.sleeper.take() {
+            waker.wake();
+        }
+    }
+
+    /// The broker ends the connection: the protocol says its last words.
+    pub fn close(&mut self, reason: CloseReason) {
+        if self.end.is_none() {
+            self.connection.close(&reason, &mut self.outbox);
+            self.end = Some(reason);
+        }
+    }
+
+    /// Gives the link back to its task and wakes it.
+    pub fn hand_back(mut self) {
+        let sleeper = self.sleeper.take();
+        let way_back = Arc::clone(&self.way_back);
+        *way_back.lock() = Some(Box::new(self));
+        if let Some(waker) = sleeper {
+            waker.wake();
+        }
+    }
+}
+
+impl std::fmt::Debug for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Link")
+            .field("id", &self.id)
+            .field("protocol", &self.metrics.name)
+            .finish_non_exhaustive()
+    }
+}
