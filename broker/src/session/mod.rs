@@ -207,11 +207,6 @@ impl State {
         (self.queued, self.queued_bytes)
     }
 
-    /// Whether anything would be lost if the session ended now.
-    pub fn is_away(&self) -> bool {
-        self.link.is_none()
-    }
-
     /// Sets the window of the session's own lane.
     pub fn set_window(&mut self, window: u16) {
         self.lane_mut(None, window, false).window = window;
