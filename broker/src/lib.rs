@@ -8,4 +8,5 @@ pub mod net;
 pub mod router;
 pub mod server;
 pub mod session;
+pub mod store;
 pub mod telemetry;
