@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use protocols::connection::{Cause, CloseReason, Protocol};
@@ -13,11 +13,12 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::clock::Clock;
-use crate::config::{Config, Listen};
+use crate::config::{Config, Durability, FullQueue, Listen, Persistence};
 use crate::hub::{Hub, HubBounds};
 use crate::net::{Admission, AdmissionLimits, Listener, Live, Net, Service, TICK};
 use crate::router::{CacheLimits, Retained, RetainedLimits, Router};
-use crate::session::{Batch, Bounds, GroupBounds};
+use crate::session::{Batch, Bounds, GroupBounds, Restart};
+use crate::store::{self, Journal, JournalConfig, Store};
 use crate::telemetry::{LogHandle, Metrics};
 
 /// How often it is looked whether all connections have ended, while stopping.
@@ -31,13 +32,10 @@ pub async fn run(config: Config, reload: Reload, log: LogHandle) -> anyhow::Resu
     // Before anybody can know of us: a signal that comes earlier would end the process at once.
     let signals = Signals::new()?;
     let descriptors = raise_descriptors();
-    std::fs::create_dir_all(&config.data_dir).with_context(|| {
-        format!(
-            "the data directory {} (data_dir) cannot be made",
-            config.data_dir.display()
-        )
-    })?;
-    let net = Arc::new(build(&config, descriptors));
+    // What the broker writes holds what clients said: it is for its own user alone.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    let clock = Clock::start();
+    let net = Arc::new(open(&config, descriptors, clock)?);
     let (stop, stopped) = watch::channel(false);
     let mut tasks = Vec::new();
     let mut first = None;
@@ -157,6 +155,14 @@ impl Server {
                 "stopped before all connections had ended"
             );
         }
+        if let Some(store) = self.net.hub.store() {
+            let store = Arc::clone(store);
+            // It waits for the disk, which no task may.
+            let closed = tokio::task::spawn_blocking(move || store.close()).await;
+            if let Err(error) = closed {
+                tracing::error!(%error, "the store was not closed in good order");
+            }
+        }
         tracing::info!("stopped");
     }
 }
@@ -186,7 +192,60 @@ async fn received(signal: &mut Signal) {
     }
 }
 
-fn build(config: &Config, descriptors: usize) -> Net {
+/// Opens the store and builds the broker around what was in it.
+fn open(config: &Config, descriptors: usize, clock: Clock) -> anyhow::Result<Net> {
+    if config.store.persistence == Persistence::None {
+        tracing::warn!(
+            "nothing is kept (store.persistence = \"none\"): sessions, queues and retained \
+             messages end with the broker"
+        );
+        return Ok(build(config, descriptors, clock, None));
+    }
+    let began = Instant::now();
+    let (journal, recovered) = Journal::open(journal_config(config), clock.now())?;
+    let (sessions, retained) = (recovered.sessions.len(), recovered.retained.len());
+    let net = build(config, descriptors, clock, Some(Arc::clone(&journal) as _));
+    let restart = Restart {
+        now: net.clock.now(),
+        grace_secs: u32::try_from(config.store.recovery_grace.as_secs()).unwrap_or(u32::MAX),
+    };
+    net.hub.restore(recovered, restart);
+    let stats = journal.stats();
+    tracing::info!(
+        sessions,
+        retained,
+        messages = stats.stored_messages,
+        bytes = stats.journal_bytes,
+        "store in {} opened in {:.0?}, durability {}",
+        config.data_dir.display(),
+        began.elapsed(),
+        config.store.durability,
+    );
+    if config.store.durability != Durability::Fsync {
+        tracing::warn!(
+            "store.durability is {}: what is acknowledged may be lost when the machine fails",
+            config.store.durability
+        );
+    }
+    Ok(net)
+}
+
+fn journal_config(config: &Config) -> JournalConfig {
+    let bytes = |size: usize| u64::try_from(size).unwrap_or(u64::MAX);
+    JournalConfig {
+        durability: match config.store.durability {
+            Durability::Fsync => store::Durability::Fsync,
+            Durability::Interval(every) => store::Durability::Interval(every),
+            Durability::None => store::Durability::None,
+        },
+        segment_bytes: bytes(config.store.segment_size),
+        max_bytes: bytes(config.limits.store_size),
+        min_free_bytes: bytes(config.limits.store_free_min),
+        ..JournalConfig::new(&config.data_dir)
+    }
+}
+
+fn build(config: &Config, descriptors: usize, clock: Clock, store: Option<Arc<dyn Store>>) -> Net {
     let limits = &config.limits;
     let router = Router::new(CacheLimits {
         topics: limits.route_cache_topics,
@@ -201,21 +260,33 @@ fn build(config: &Config, descriptors: usize) -> Net {
         router,
         retained,
         Arc::new(Metrics::default()),
+        store,
     );
     let admission = Admission::new(admission_limits(config, descriptors));
-    Net::new(Arc::new(hub), Clock::start(), admission, live(config))
+    Net::new(hub, clock, admission, live(config))
 }
 
 fn hub_bounds(config: &Config) -> HubBounds {
     let limits = &config.limits;
+    let session = Bounds {
+        queue_messages: limits.session_queue_messages,
+        queue_bytes: limits.session_queue_size,
+        drop_oldest: limits.full_queue_drops == FullQueue::Oldest,
+        memory_bytes: limits.stored_queue_memory,
+        outbox_bytes: limits.outbox_soft_size,
+        outbox_hard_bytes: limits.outbox_hard_size,
+    };
     HubBounds {
-        session: Bounds {
-            queue_messages: limits.session_queue_messages,
-            queue_bytes: limits.session_queue_size,
-            outbox_bytes: limits.outbox_soft_size,
-            outbox_hard_bytes: limits.outbox_hard_size,
+        session,
+        stored_session: Bounds {
+            queue_messages: limits.stored_queue_messages,
+            queue_bytes: limits.stored_queue_size,
+            ..session
         },
         group: GroupBounds {
+            memory_bytes: limits.stored_queue_memory,
+            stored_messages: limits.stored_queue_messages,
+            stored_bytes: limits.stored_queue_size,
             messages: limits.group_queue_messages,
             bytes: limits.group_queue_size,
             total_bytes: limits.group_queues_size,

@@ -88,6 +88,24 @@ fn hub_and_session_do_no_io() {
 }
 
 #[test]
+fn only_the_store_knows_sled_and_its_files() {
+    for folder in [
+        "hub",
+        "session",
+        "net",
+        "router",
+        "telemetry",
+        "cli",
+        "config",
+    ] {
+        let folder = format!("broker/src/{folder}");
+        assert_eq!(offenders(&folder, &["sled::"]), Vec::<String>::new());
+    }
+    let above = &["crate::net", "crate::hub", "crate::session", "crate::cli"];
+    assert_eq!(offenders("broker/src/store", above), Vec::<String>::new());
+}
+
+#[test]
 fn the_router_knows_messages_only() {
     let others = &[
         "crate::net",

@@ -12,7 +12,7 @@ use super::Config;
 use super::section::section;
 use super::setting::Bounds::{Count, Size, Time, Type};
 use super::setting::{GIB, KIB, MIB};
-use super::values::Listen;
+use super::values::{Durability, FullQueue, Listen, Persistence};
 
 const SECOND: u64 = 1000;
 const DAY: u64 = 24 * 3600 * SECOND;
@@ -59,6 +59,23 @@ section! {
         /// connection; version 5 clients say it themselves.
         session_expiry_v3: Duration =
             secs(protocol().session_expiry_v3_secs), Time(0, 3650 * DAY), Live;
+    }
+}
+
+section! {
+    /// What survives the process: durable sessions, queues and retained messages, inside
+    /// `data_dir`.
+    pub struct Store in "store" {
+        /// Whether anything is kept: in the embedded store, or not at all.
+        persistence: Persistence = Persistence::default(), Type, Restart;
+        /// When an acknowledgement that promises durability is given: when the disk has what it
+        /// promises, or earlier, which a crash of the machine may turn into a lie.
+        durability: Durability = Durability::default(), Type, Restart;
+        /// Size of a file of the journal.
+        segment_size: usize = bytes(8 * MIB), Size(256 * KIB, GIB), Restart;
+        /// Time that clients which were connected when the broker stopped have to come back before
+        /// their wills are published.
+        recovery_grace: Duration = secs(10), Time(0, 3600 * SECOND), Restart;
     }
 }
 
@@ -154,6 +171,22 @@ section! {
         session_queue_messages: usize = 1000, Count(1, 10_000_000), Live;
         /// Size of the messages that wait for one session, in memory.
         session_queue_size: usize = bytes(16 * MIB), Size(KIB, 64 * GIB), Live;
+        /// The same for a session that is kept in the store.
+        stored_queue_messages: usize = 100_000, Count(1, 1_000_000_000), Live;
+        /// Size of the messages that wait for one session, queue or shared group that is kept in
+        /// the store.
+        stored_queue_size: usize = bytes(256 * MIB), Size(KIB, 1024 * GIB), Live;
+        /// Size of a stored session's or queue's messages that are held in memory; the others are
+        /// read from the disk when their turn comes.
+        stored_queue_memory: usize = bytes(128 * KIB), Size(KIB, GIB), Live;
+        /// What a session whose queue is full loses: the message that comes, or the oldest that
+        /// waits.
+        full_queue_drops: FullQueue = FullQueue::default(), Type, Live;
+        /// Size of the store on disk. Beyond it, messages that would have to be stored are refused.
+        store_size: usize = bytes(16 * GIB), Size(4 * MIB, 1024 * 1024 * GIB), Restart;
+        /// Space on the store's file system that is left free: with less, messages that would have
+        /// to be stored are refused.
+        store_free_min: usize = bytes(256 * MIB), Size(0, 1024 * GIB), Restart;
         /// Unsent bytes of a connection above which QoS 0 messages to it are dropped, and its
         /// publishers are paused.
         outbox_soft_size: usize = bytes(MIB), Size(4 * KIB, GIB), Live;
@@ -183,7 +216,7 @@ section! {
         /// Idempotency keys that are remembered; beyond it, the oldest is forgotten.
         idempotency_keys: usize = 100_000, Count(0, 100_000_000), Restart;
         /// How long an idempotency key is remembered.
-        idempotency_window: Duration = secs(5 * 60), Time(0, DAY), Restart;
+        idempotency_window: Duration = millis(86_400_000), Time(0, DAY), Restart;
         /// Topics whose receivers are remembered, about; the receivers of others are looked up at
         /// each publish.
         route_cache_topics: usize = 65_536, Count(0, 100_000_000), Restart;
@@ -269,6 +302,8 @@ pub(super) fn relations(config: &Config) -> Vec<AtMost> {
             "a login would allow less than no login";
         limits.packet_size <= limits.session_queue_size:
             "the largest packet would never fit into a session's queue";
+        limits.packet_size <= limits.stored_queue_size:
+            "the largest packet would never fit into a stored session's queue";
         limits.packet_size <= limits.group_queue_size:
             "the largest packet would never fit into a group's queue";
         limits.group_queue_size <= limits.group_queues_size:

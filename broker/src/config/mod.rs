@@ -15,13 +15,15 @@ mod values;
 
 use std::path::PathBuf;
 
-pub use limits::{Limits, Mqtt};
+pub use limits::{Limits, Mqtt, Store};
 pub use load::{Flag, Sources};
 pub use problem::{Place, Problem, Problems};
 pub use reference::{default_file, reference};
 pub use section::{Apply, Key};
 pub use setting::Bounds;
-pub use values::{Anonymous, Listen, LogFilter, LogFormat, Origins};
+pub use values::{
+    Anonymous, Durability, FullQueue, Listen, LogFilter, LogFormat, Origins, Persistence,
+};
 
 use section::{Section, Visitor, section};
 use setting::{Bounds::Type, Setting};
@@ -39,6 +41,8 @@ pub struct Config {
     pub http: Http,
     /// What a WebSocket may do.
     pub websocket: WebSocket,
+    /// What survives the process.
+    pub store: Store,
     /// Who may come in.
     pub security: Security,
     /// What is logged.
@@ -55,6 +59,7 @@ impl Default for Config {
             stomp: Stomp::default(),
             http: Http::default(),
             websocket: WebSocket::default(),
+            store: Store::default(),
             security: Security::default(),
             log: Log::default(),
             limits: Limits::default(),
@@ -171,6 +176,7 @@ impl Section for Config {
         self.stomp.visit(visitor);
         self.http.visit(visitor);
         self.websocket.visit(visitor);
+        self.store.visit(visitor);
         self.security.visit(visitor);
         self.log.visit(visitor);
         self.limits.visit(visitor);
@@ -182,6 +188,7 @@ impl Section for Config {
         self.stomp.keep_restart(&running.stomp);
         self.http.keep_restart(&running.http);
         self.websocket.keep_restart(&running.websocket);
+        self.store.keep_restart(&running.store);
         self.security.keep_restart(&running.security);
         self.log.keep_restart(&running.log);
         self.limits.keep_restart(&running.limits);

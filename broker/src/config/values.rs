@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use protocols::model::QoS;
 
@@ -272,6 +273,80 @@ choice! {
         Loopback = "loopback",
         /// On all listeners.
         Everywhere = "everywhere",
+    }
+}
+
+choice! {
+    /// What is lost when a session's queue is full.
+    pub enum FullQueue {
+        /// The message that comes.
+        #[default]
+        Newest = "newest",
+        /// The oldest that waits.
+        Oldest = "oldest",
+    }
+}
+
+choice! {
+    /// Whether anything survives the process.
+    pub enum Persistence {
+        /// Kept in the store inside the data directory.
+        #[default]
+        Embedded = "embedded",
+        /// Nothing is kept: sessions, queues and retained messages are in memory only.
+        None = "none",
+    }
+}
+
+/// When an answer that promises durability is given.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// When what it promises is on the disk.
+    #[default]
+    Fsync,
+    /// When the system has it; the disk gets it at this interval. A crash of the system or of the
+    /// machine may lose that much.
+    Interval(Duration),
+    /// When the system has it; the disk gets it when the system likes.
+    None,
+}
+
+impl fmt::Display for Durability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fsync => f.write_str("fsync"),
+            Self::Interval(every) => write!(f, "interval({}ms)", every.as_millis()),
+            Self::None => f.write_str("none"),
+        }
+    }
+}
+
+impl Setting for Durability {
+    fn read(&mut self, raw: &Raw, _bounds: Bounds) -> Result<(), String> {
+        let interval = |text: &str| {
+            let millis = text.strip_prefix("interval(")?.strip_suffix("ms)")?;
+            let millis: u64 = millis.trim().parse().ok()?;
+            (1..=60_000)
+                .contains(&millis)
+                .then(|| Duration::from_millis(millis))
+        };
+        *self = match raw.text()? {
+            "fsync" => Self::Fsync,
+            "none" => Self::None,
+            other => match interval(other) {
+                Some(every) => Self::Interval(every),
+                None => return Err("there is no such choice".to_owned()),
+            },
+        };
+        Ok(())
+    }
+
+    fn literal(&self, _bounds: Bounds) -> String {
+        quote(&self.to_string())
+    }
+
+    fn allowed(&self, _bounds: Bounds) -> String {
+        "\"fsync\", \"interval(MILLISECONDSms)\" (1 to 60000) or \"none\"".to_owned()
     }
 }
 

@@ -13,6 +13,7 @@ use protocols::{Command, Reply};
 
 use super::{Hub, stripe};
 use crate::session::{Batch, Link, Session, State, Subscription};
+use crate::store::{Op, Urgency};
 
 impl Hub {
     /// Lets a client in and hands its link to the session; or refuses and hands the link back
@@ -40,10 +41,29 @@ impl Hub {
         };
         // One login at a time for a client identifier: of fifty that come at once, each takes
         // over from the one before, and the last one stays.
-        let _login = self.logins[stripe(&client_id)].lock();
-        let old = self
-            .session(&client_id)
-            .and_then(|old| self.take_over(&old, &connect, batch));
+        loop {
+            let known = self.session(&client_id);
+            // What the old connection is carrying out comes first; it takes the same locks in the
+            // same order.
+            let _turn = known.as_ref().map(|old| old.turn.lock());
+            let _login = self.logins[stripe(&client_id)].lock();
+            let now = self.session(&client_id);
+            if known.as_ref().map(Arc::as_ptr) == now.as_ref().map(Arc::as_ptr) {
+                let old = now.and_then(|old| self.take_over(&old, &connect, batch));
+                return Ok(self.let_in(old, (client_id, assigned), connect, link, commands, batch));
+            }
+        }
+    }
+
+    fn let_in(
+        &self,
+        old: Option<Arc<Session>>,
+        (client_id, assigned): (ByteString, bool),
+        connect: Connect,
+        link: Link,
+        commands: &mut Vec<Command>,
+        batch: &mut Batch,
+    ) -> Arc<Session> {
         let session_present = old.is_some();
         let session = old.unwrap_or_else(|| self.new_session(client_id, &connect));
         let connected = Connected {
@@ -54,7 +74,7 @@ impl Hub {
             session: session.number,
         };
         self.attach(&session, connect, connected, link, commands, batch);
-        Ok(session)
+        session
     }
 
     /// The connection `link` of a session is over. With `say_will` the will is published, at
@@ -90,6 +110,7 @@ impl Hub {
             }
         };
         self.publish_will(session, will, batch);
+        self.commit_batch(batch);
     }
 
     /// Carries out what is due: delayed wills and session ends.
@@ -121,9 +142,14 @@ impl Hub {
         self.sessions
             .remove_if(&session.client_id, |_, held| Arc::ptr_eq(held, session));
         self.give_back(session, entries, batch);
+        if session.is_stored() {
+            let number = session.number;
+            batch.record(Op::SessionEnd { number }, Urgency::Now);
+        }
         for held in &subscriptions {
             self.drop_group_of(held, batch);
         }
+        self.commit_batch(batch);
     }
 
     /// Decides who may come in. Identity is checked here when it is configured.
@@ -181,11 +207,18 @@ impl Hub {
     }
 
     fn new_session(&self, client_id: ByteString, connect: &Connect) -> Arc<Session> {
+        let bounds = self.bounds.load();
+        let store = self.store.as_ref();
+        let store = store.filter(|_| connect.session_expiry_secs > 0);
         let session = Arc::new(Session::new(
             self.next_number(),
             client_id.clone(),
             connect.username.clone(),
-            self.bounds.load().session,
+            match store {
+                Some(_) => bounds.stored_session,
+                None => bounds.session,
+            },
+            store.map(Arc::clone),
         ));
         self.sessions.insert(client_id, Arc::clone(&session));
         session
@@ -205,8 +238,12 @@ impl Hub {
             state.expiry_secs = connect.session_expiry_secs;
             state.overlap = connect.overlap;
             state.will = connect.will;
-            state.set_window(connect.in_flight);
-            let link = state.attach(link);
+            state.set_window(connect.in_flight, session.is_stored());
+            state.attach(link);
+            state.record(session, batch, Urgency::Now);
+            let seq = self.seal(batch);
+            let Some(link) = &mut state.link else { return };
+            link.cork = seq.max(batch.take_promised());
             link.drive(commands, |connection, out| {
                 connection.reply(Reply::Connected(connected), batch.now, out);
             });
@@ -247,6 +284,7 @@ impl Hub {
                 }
             }
             self.watch(session, &mut state);
+            state.record(session, batch, Urgency::Now);
             (passing, now_due)
         };
         for held in passing {
@@ -275,16 +313,21 @@ impl Hub {
                 self.end(session, batch);
             } else {
                 self.watch(session, &mut state);
+                if will.is_some() {
+                    // In one unit with the will.
+                    state.record(session, batch, Urgency::Now);
+                }
             }
             will
         };
         self.publish_will(session, will, batch);
+        self.commit_batch(batch);
     }
 
     /// Sees to it that a session's next deadline is met. Each session is in the list at most once,
     /// so that clients that come and go do not make it grow: an entry that comes too early is
     /// renewed when it is met.
-    fn watch(&self, session: &Arc<Session>, state: &mut State) {
+    pub(super) fn watch(&self, session: &Arc<Session>, state: &mut State) {
         let Some(at) = [state.will_at, state.ends_at].into_iter().flatten().min() else {
             return;
         };

@@ -45,6 +45,17 @@ impl Window {
         self.forget(now);
     }
 
+    /// Remembers an answer that was stored, until a time; the one that ends first comes first.
+    pub(super) fn restore(&mut self, key: ByteString, answer: u32, until: Timestamp) {
+        let since = Timestamp(until.0.saturating_sub(self.max_age_ms));
+        self.remember(key, answer, since);
+    }
+
+    /// Until when a key is remembered that comes now.
+    pub(super) fn until(&self, now: Timestamp) -> Timestamp {
+        Timestamp(now.0.saturating_add(self.max_age_ms))
+    }
+
     fn forget(&mut self, now: Timestamp) {
         while let Some((since, _)) = self.order.front() {
             let old = now.0.saturating_sub(since.0) > self.max_age_ms;

@@ -5,14 +5,15 @@
 //! collects what is put off until the end of what was read.
 
 mod connect;
+mod durable;
 mod idempotency;
 mod publish;
 mod subscribe;
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwap;
 use bytestring::ByteString;
@@ -24,6 +25,7 @@ use protocols::model::Timestamp;
 
 use crate::router::{Retained, Router};
 use crate::session::{Batch, Bounds, Entry, Group, GroupBounds, GroupName, Plan, Route, Session};
+use crate::store::{Store, Urgency};
 use crate::telemetry::{Drop as DropReason, Metrics};
 use idempotency::Window;
 
@@ -33,8 +35,10 @@ const LOCKS: usize = 64;
 /// Bounds of the hub, from the configuration.
 #[derive(Clone, Copy, Debug)]
 pub struct HubBounds {
-    /// Of each session.
+    /// Of each session that ends with its connection or with the broker.
     pub session: Bounds,
+    /// Of each session that survives a crash.
+    pub stored_session: Bounds,
     /// Of each group and queue.
     pub group: GroupBounds,
     /// Groups and queues in all.
@@ -58,8 +62,12 @@ pub struct Hub {
     bounds: ArcSwap<HubBounds>,
     router: Router<RouteKey, Route, Plan>,
     retained: Retained,
+    /// Where durable state is kept, if it is.
+    store: Option<Arc<dyn Store>>,
+    /// Itself, for what is read from the disk and comes back later.
+    me: Weak<Hub>,
     sessions: DashMap<ByteString, Arc<Session>>,
-    groups: Mutex<HashMap<GroupName, Arc<Group>>>,
+    groups: Mutex<Groups>,
     /// Bytes that wait in all groups.
     backlog_bytes: Arc<AtomicUsize>,
     deadlines: Mutex<BTreeMap<(Timestamp, u64), Arc<Session>>>,
@@ -72,19 +80,29 @@ pub struct Hub {
     stopping: AtomicBool,
 }
 
+/// The groups, by what they are and, as the store knows them, by number.
+#[derive(Default)]
+struct Groups {
+    by_name: HashMap<GroupName, Arc<Group>>,
+    by_number: HashMap<u64, Arc<Group>>,
+}
+
 /// What names a subscription in the index: session and subscription, or 0 and the group's number.
 pub type RouteKey = (u64, u64);
 
 impl Hub {
-    /// A hub without clients.
+    /// A hub without clients. With a store, what must survive a crash is kept there.
     pub fn new(
         bounds: HubBounds,
         router: Router<RouteKey, Route, Plan>,
         retained: Retained,
         metrics: Arc<Metrics>,
-    ) -> Self {
-        Self {
+        store: Option<Arc<dyn Store>>,
+    ) -> Arc<Self> {
+        Arc::new_cyclic(|me| Self {
             metrics,
+            store,
+            me: Weak::clone(me),
             bounds: ArcSwap::from_pointee(bounds),
             router,
             retained,
@@ -97,7 +115,7 @@ impl Hub {
             keys: std::array::from_fn(|_| Mutex::new(())),
             numbers: AtomicU64::new(1),
             stopping: AtomicBool::new(false),
-        }
+        })
     }
 
     /// The session of a client, if there is one.
@@ -118,21 +136,35 @@ impl Hub {
         let retained = self.retained.stats();
         self.metrics.retained_messages.set(retained.messages);
         self.metrics.retained_bytes.set(retained.bytes);
-        self.metrics.groups.set(self.groups.lock().len());
+        self.metrics.groups.set(self.groups.lock().by_name.len());
         let keys = self.idempotency.lock().len();
         self.metrics.idempotency_keys.set(keys);
         let routes = self.router.stats();
         self.metrics.route_cache_topics.set(routes.cached_topics);
     }
 
-    /// Carries out a settlement. `true` if a message was open under its position.
-    pub fn settle(&self, session: &Arc<Session>, settle: Settle, batch: &mut Batch) -> bool {
+    /// Carries out a settlement. `true` if a message was open under its position. `asked` says
+    /// whether the client waits for the answer.
+    pub fn settle(
+        &self,
+        session: &Arc<Session>,
+        settle: Settle,
+        asked: bool,
+        batch: &mut Batch,
+    ) -> bool {
         let settled = session.lock().settle(session, settle, batch);
         self.give_back(session, settled.returned, batch);
+        if asked {
+            batch.hurry();
+        }
         if settled.more_retained {
             self.send_retained(session, batch);
         }
-        self.quench(batch);
+        self.commit_batch(batch);
+        if !settled.found && session.is_stored() {
+            // It may have been settled a moment ago, and not be on disk yet.
+            self.promise_all(batch);
+        }
         settled.found
     }
 
@@ -140,7 +172,7 @@ impl Hub {
     pub fn pump(&self, session: &Arc<Session>, batch: &mut Batch) {
         session.lock().pump(session, batch);
         self.send_retained(session, batch);
-        self.quench(batch);
+        self.commit_batch(batch);
     }
 
     /// Uses other bounds from now on: for new sessions, groups and subscriptions.
@@ -152,7 +184,7 @@ impl Hub {
     ///
     /// Wills are not said: those who would hear them are leaving too, and a server that shuts down
     /// may defer them until it is back (MQTT 5 §3.1.2.5). Sessions stay as they are.
-    pub fn stop(&self, reason: &CloseReason) {
+    pub fn stop(&self, reason: &CloseReason, batch: &mut Batch) {
         self.stopping.store(true, Ordering::Release);
         let sessions: Vec<_> = self
             .sessions
@@ -160,8 +192,16 @@ impl Hub {
             .map(|held| Arc::clone(held.value()))
             .collect();
         for session in sessions {
-            session.lock().dismiss(reason.clone());
+            let mut state = session.lock();
+            if state.link.is_some() {
+                // As connected, so that its client has some time to come back at the next start;
+                // but with an end, which says that what was sent is known.
+                state.ends_at = Some(batch.now.plus_secs(state.expiry_secs));
+                state.record(&session, batch, Urgency::Later);
+                state.dismiss(reason.clone());
+            }
         }
+        self.commit_batch(batch);
     }
 
     /// Whether the broker is stopping and lets nobody in.
@@ -171,13 +211,15 @@ impl Hub {
 
     /// Hands messages of a session back to the groups that they came from; others are dropped.
     fn give_back(&self, session: &Arc<Session>, entries: Vec<Entry>, batch: &mut Batch) {
+        // Those that are no group's are gone.
+        for entry in entries.iter().filter(|entry| entry.group.is_none()) {
+            entry.done(session, batch);
+        }
         let mut rest = entries;
-        while let Some(group) = rest.iter().find_map(|entry| entry.group.clone()) {
+        while let Some(group) = rest.iter().find_map(group_of) {
             let (mine, others) = rest.into_iter().partition(|entry| {
-                entry
-                    .group
-                    .as_ref()
-                    .is_some_and(|other| Arc::ptr_eq(other, &group))
+                let share = entry.group.as_ref();
+                share.is_some_and(|share| Arc::ptr_eq(&share.group, &group))
             });
             rest = others;
             self.give_back_to(group, session, mine, batch);
@@ -201,23 +243,22 @@ impl Hub {
             };
             let Some(again) = again else {
                 batch.count_dropped(DropReason::SessionEnded, returned.len() as u64);
+                for entry in &returned {
+                    entry.done(session, batch);
+                }
                 return;
             };
             (group, entries) = (again, returned);
         }
     }
 
-    /// Lets groups hand out messages to members that got room.
-    fn quench(&self, batch: &mut Batch) {
-        for group in batch.take_thirsty() {
-            group.drain(batch);
-            self.drop_if_empty(&group, batch);
-        }
-    }
-
     fn next_number(&self) -> u64 {
         self.numbers.fetch_add(1, Ordering::Relaxed)
     }
+}
+
+fn group_of(entry: &Entry) -> Option<Arc<Group>> {
+    entry.group.as_ref().map(|share| Arc::clone(&share.group))
 }
 
 /// Which of the locks a name has.

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use bytestring::ByteString;
 use protocols::connection::{Command, Publish, Refusal, RefusalCode, topics};
 use protocols::model::{Filter, Message};
 
 use super::{Hub, stripe};
 use crate::session::{Batch, GroupName, Session, TEMPORARY};
+use crate::store::{Op, Urgency};
 use crate::telemetry::Drop as DropReason;
 
 impl Hub {
@@ -31,32 +33,74 @@ impl Hub {
         if let Some(packet_id) = exactly_once
             && !session.lock().accepted.insert(packet_id)
         {
+            self.promise_all(batch);
             return Ok(1);
         }
         if let Some(key) = &idempotency_key
             && let Some(answer) = self.idempotency.lock().answer(key, batch.now)
         {
+            self.promise_all(batch);
             return Ok(answer);
         }
         message.publisher = session.number;
-        let result =
-            check_topic(message.topic.as_str()).and_then(|()| self.publish(message, batch));
-        match (&result, idempotency_key) {
-            (Ok(receivers), Some(key)) => {
-                self.idempotency.lock().remember(key, *receivers, batch.now);
+        let stored_id = exactly_once.filter(|_| session.is_stored());
+        let result = check_topic(message.topic.as_str())
+            .and_then(|()| self.check_space(&message, stored_id.is_some() || key.is_some()))
+            .and_then(|()| self.deliver(message, batch));
+        match &result {
+            Ok(receivers) => {
+                if let Some(packet_id) = stored_id {
+                    let number = session.number;
+                    batch.record(Op::Accepted { number, packet_id }, Urgency::Now);
+                }
+                if let Some(key) = idempotency_key {
+                    self.remember(key, *receivers, batch);
+                }
             }
-            (Ok(_), None) => {}
-            (Err(_), _) => {
+            Err(_) => {
                 if let Some(packet_id) = exactly_once {
                     session.lock().accepted.remove(&packet_id);
                 }
             }
         }
+        self.commit_batch(batch);
         result
+    }
+
+    /// A QoS 2 publish is over: its packet identifier may be used again. `true` if it was open.
+    pub fn release(&self, session: &Arc<Session>, packet_id: u16, batch: &mut Batch) -> bool {
+        let found = session.lock().accepted.remove(&packet_id);
+        if !session.is_stored() {
+            return found;
+        }
+        if found {
+            let number = session.number;
+            batch.record(Op::Released { number, packet_id }, Urgency::Now);
+            self.seal(batch);
+        } else {
+            self.promise_all(batch);
+        }
+        found
+    }
+
+    fn remember(&self, key: ByteString, answer: u32, batch: &mut Batch) {
+        let mut window = self.idempotency.lock();
+        window.remember(key.clone(), answer, batch.now);
+        if self.store.is_some() {
+            let until = window.until(batch.now);
+            batch.record(Op::Key { key, answer, until }, Urgency::Now);
+        }
     }
 
     /// Publishes a message to all whom it concerns.
     pub fn publish(&self, message: Message, batch: &mut Batch) -> Result<u32, Refusal> {
+        let result = self.deliver(message, batch);
+        self.commit_batch(batch);
+        result
+    }
+
+    /// Gives a message to all whom it concerns; what it changes is not handed to the store yet.
+    fn deliver(&self, message: Message, batch: &mut Batch) -> Result<u32, Refusal> {
         let message = Arc::new(message);
         let to_queue = message.topic.as_str().starts_with(topics::QUEUE);
         // Consumers of a queue get no retained messages, so there is no use in keeping one.
@@ -88,13 +132,27 @@ impl Hub {
         batch: &mut Batch,
     ) -> Result<(), Refusal> {
         self.check_transaction(&commands, batch)?;
+        // Between begin and end nothing is handed to the store: it is one unit.
+        batch.begin_transaction();
+        let result = self.commit_each(session, commands, batch);
+        batch.end_transaction();
+        self.commit_batch(batch);
+        result
+    }
+
+    fn commit_each(
+        &self,
+        session: &Arc<Session>,
+        commands: Vec<Command>,
+        batch: &mut Batch,
+    ) -> Result<(), Refusal> {
         for command in commands {
             match command {
                 Command::Publish(publish) => {
                     self.publish_for(session, publish, batch)?;
                 }
                 Command::Settle { settle, .. } => {
-                    self.settle(session, settle, batch);
+                    self.settle(session, settle, true, batch);
                 }
                 other => debug_assert!(false, "not allowed in a transaction: {other:?}"),
             }
@@ -113,6 +171,7 @@ impl Hub {
         for message in messages.clone() {
             let topic = message.topic.as_str();
             check_topic(topic)?;
+            self.check_space(message, false)?;
             if topic.starts_with(topics::QUEUE) {
                 let (_, count, bytes) = queues.entry(topic).or_insert((message, 0, 0));
                 *count += 1;
@@ -148,14 +207,15 @@ impl Hub {
                 Some(group) => group.could_keep(*count, *bytes, batch),
                 None => {
                     new += 1;
-                    *count <= bounds.group.messages && *bytes <= bounds.group.bytes
+                    let (max_messages, max_bytes) = bounds.group.of(self.store.is_some());
+                    *count <= max_messages && *bytes <= max_bytes
                 }
             };
             if !fits {
                 return Err(refused());
             }
         }
-        let groups = self.groups.lock().len().saturating_add(new);
+        let groups = self.groups.lock().by_name.len().saturating_add(new);
         if (new > 0 && groups > bounds.groups)
             || (!queues.is_empty() && total > bounds.group.total_bytes)
         {
@@ -177,6 +237,7 @@ impl Hub {
                 return Ok(false);
             }
             let group = self.group(name)?;
+            self.store_queue(&group, batch);
             match group.dispatch(message, batch) {
                 Some(true) => return Ok(true),
                 Some(false) => {
@@ -185,13 +246,6 @@ impl Hub {
                 }
                 None => {}
             }
-        }
-    }
-
-    fn retain(&self, message: &Arc<Message>, batch: &mut Batch) -> Result<(), Refusal> {
-        match self.retained.set(Arc::clone(message), batch.now) {
-            Ok(_replaced) => Ok(()),
-            Err(full) => Err(Refusal::new(RefusalCode::Quota, full.to_string())),
         }
     }
 }

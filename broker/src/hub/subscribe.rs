@@ -2,18 +2,20 @@
 
 use std::sync::Arc;
 
+use parking_lot::MutexGuard;
 use protocols::connection::{
     Granted, Refusal, RefusalCode, RetainHandling, Subscribe, SubscribeRequest,
 };
-use protocols::model::{Kind, Message};
+use protocols::model::{Kind, Message, QoS};
 use smallvec::SmallVec;
 
-use super::{Hub, RouteKey};
+use super::{Groups, Hub, RouteKey};
 use crate::router::Cursor;
 use crate::session::{
     Batch, Group, GroupName, RetainedWork, Route, Session, State, SubRoute, Subscription,
     TEMPORARY, Terms,
 };
+use crate::store::{Op, Urgency};
 
 /// Retained messages that are looked up at a time.
 const RETAINED_BATCH: usize = 64;
@@ -28,9 +30,11 @@ impl Hub {
         batch: &mut Batch,
     ) -> SmallVec<[Result<Granted, Refusal>; 1]> {
         let requests = subscribe.requests.into_iter();
-        requests
+        let results = requests
             .map(|request| self.subscribe_one(session, request?, batch))
-            .collect()
+            .collect();
+        self.seal(batch);
+        results
     }
 
     /// Removes subscriptions; says for each whether it was there.
@@ -40,18 +44,33 @@ impl Hub {
         keys: &[impl AsRef<str>],
         batch: &mut Batch,
     ) -> SmallVec<[bool; 1]> {
-        keys.iter()
-            .map(|key| {
-                let removed = session.lock().unsubscribe(key.as_ref());
-                let Some((subscription, entries)) = removed else {
-                    return false;
-                };
-                self.unroute(session, &subscription);
-                self.give_back(session, entries, batch);
-                self.drop_group_of(&subscription, batch);
-                true
-            })
-            .collect()
+        let existed: SmallVec<[bool; 1]> = keys
+            .iter()
+            .map(|key| self.unsubscribe_one(session, key.as_ref(), batch))
+            .collect();
+        if session.is_stored() && existed.contains(&false) {
+            // It may have been removed a moment ago.
+            self.promise_all(batch);
+        }
+        self.commit_batch(batch);
+        existed
+    }
+
+    fn unsubscribe_one(&self, session: &Arc<Session>, key: &str, batch: &mut Batch) -> bool {
+        let removed = session.lock().unsubscribe(key);
+        let Some((subscription, entries)) = removed else {
+            return false;
+        };
+        self.unroute(session, &subscription);
+        self.give_back(session, entries, batch);
+        if session.is_stored() && subscription.request.durable {
+            let (number, id) = (session.number, subscription.id);
+            batch.record(Op::SubscriptionEnd { number, id }, Urgency::Now);
+            // Its number is not given again, even if no subscription tells any more that it was.
+            session.lock().record(session, batch, Urgency::Now);
+        }
+        self.drop_group_of(&subscription, batch);
+        true
     }
 
     /// Sends retained messages to subscriptions that still wait for some, as far as the client
@@ -79,11 +98,15 @@ impl Hub {
             let sub = SubRoute::new(held, state.overlap);
             let mut cursor = found.next;
             let mut last: Option<&Arc<Message>> = None;
+            let held = held.clone();
             for message in &found.messages {
                 if !state.wants_more() {
                     // What is written or queued beyond that could be dropped.
                     cursor = last.map_or(work.cursor.clone(), |last| Some(Cursor::behind(last)));
                     state.retained.insert(0, RetainedWork { cursor, ..work });
+                    record_progress(&state, session, &held, last.is_some(), batch);
+                    drop(state);
+                    self.seal(batch);
                     return;
                 }
                 let terms = Terms {
@@ -99,6 +122,9 @@ impl Hub {
             if cursor.is_some() {
                 state.retained.insert(0, RetainedWork { cursor, ..work });
             }
+            record_progress(&state, session, &held, true, batch);
+            drop(state);
+            self.seal(batch);
         }
     }
 
@@ -128,29 +154,43 @@ impl Hub {
 
     /// The group of that name, if it is there.
     pub(super) fn known_group(&self, name: &GroupName) -> Option<Arc<Group>> {
-        self.groups.lock().get(name).map(Arc::clone)
+        self.groups.lock().by_name.get(name).map(Arc::clone)
     }
 
     /// The group of that name, made if it is not there.
     pub(super) fn group(&self, name: GroupName) -> Result<Arc<Group>, Refusal> {
-        let mut groups = self.groups.lock();
-        if let Some(group) = groups.get(&name) {
+        let groups = self.groups.lock();
+        if let Some(group) = groups.by_name.get(&name) {
             return Ok(Arc::clone(group));
         }
-        if groups.len() >= self.bounds.load().groups {
+        if groups.by_name.len() >= self.bounds.load().groups {
             return Err(Refusal::new(
                 RefusalCode::Quota,
                 "the broker has no room for another queue or shared subscription",
             ));
         }
-        let number = self.next_number();
+        Ok(self.add_group(groups, self.next_number(), name))
+    }
+
+    /// Brings a group back that was stored.
+    pub(super) fn insert_group(&self, number: u64, name: GroupName) -> Arc<Group> {
+        self.add_group(self.groups.lock(), number, name)
+    }
+
+    fn add_group(
+        &self,
+        mut groups: MutexGuard<'_, Groups>,
+        number: u64,
+        name: GroupName,
+    ) -> Arc<Group> {
         let total = Arc::clone(&self.backlog_bytes);
         let bounds = self.bounds.load().group;
         let group = Arc::new(Group::new(number, name.clone(), bounds, total));
         self.router
             .insert(&name.filter, (0, number), Route::Group(Arc::clone(&group)));
-        groups.insert(name, Arc::clone(&group));
-        Ok(group)
+        groups.by_number.insert(number, Arc::clone(&group));
+        groups.by_name.insert(name, Arc::clone(&group));
+        group
     }
 
     /// Forgets a group that has neither members nor messages.
@@ -159,11 +199,13 @@ impl Hub {
         if !group.close_if_idle(batch) {
             return;
         }
+        groups.by_number.remove(&group.number);
         if groups
+            .by_name
             .get(&group.name)
             .is_some_and(|held| Arc::ptr_eq(held, group))
         {
-            groups.remove(&group.name);
+            groups.by_name.remove(&group.name);
             self.router.remove(&group.name.filter, (0, group.number));
         }
     }
@@ -174,19 +216,16 @@ impl Hub {
         request: SubscribeRequest,
         batch: &mut Batch,
     ) -> Result<Granted, Refusal> {
-        let shared = match request.filter.kind() {
-            Kind::Plain => None,
-            Kind::Queue => Some(None),
-            Kind::Shared { group } => Some(Some(group.clone())),
-        };
-        let filter = request.filter.filter().clone();
-        let group = match shared {
-            Some(share) => Some(self.group(GroupName {
-                share,
-                filter: filter.clone(),
-            })?),
-            None => None,
-        };
+        let group = group_name(&request)
+            .map(|name| self.group(name))
+            .transpose()?;
+        if let Some(group) = &group {
+            // It outlives a crash as soon as one of its members does.
+            if session.is_stored() && request.durable {
+                group.become_stored(batch);
+            }
+            self.store_queue(group, batch);
+        }
         let (held, old, sub) = {
             let mut state = session.lock();
             if let Err(refusal) = self.check_room(&state, &request) {
@@ -198,8 +237,10 @@ impl Hub {
                 return Err(refusal);
             }
             let overlap = state.overlap;
-            let (held, old) = state.subscribe(request, group.clone());
+            let stored = session.is_stored();
+            let (held, old) = state.subscribe(request, group.clone(), stored);
             want_retained(&mut state, &held, old.is_some());
+            state.record_subscription(session, &held, batch, Urgency::Now);
             let sub = SubRoute::new(&held, overlap);
             (held, old, sub)
         };
@@ -213,6 +254,19 @@ impl Hub {
             id: held.id,
             qos: sub.qos,
         })
+    }
+
+    /// Puts a subscription that was stored into the index.
+    pub(super) fn route_restored(
+        &self,
+        session: &Arc<Session>,
+        held: &Subscription,
+        sub: SubRoute,
+    ) {
+        self.metrics.subscriptions.inc();
+        if let Err(refusal) = self.route(session, held, sub) {
+            tracing::error!(reason = %refusal.detail, "a stored subscription is not served");
+        }
     }
 
     fn replace_route(
@@ -232,6 +286,15 @@ impl Hub {
                 self.drop_group_of(old, batch);
             }
         }
+        self.route(session, held, sub)
+    }
+
+    fn route(
+        &self,
+        session: &Arc<Session>,
+        held: &Subscription,
+        sub: SubRoute,
+    ) -> Result<(), Refusal> {
         match &held.group {
             Some(group) => self.join(group, session, held, sub)?,
             None => {
@@ -291,6 +354,30 @@ impl Hub {
             ));
         }
         Ok(())
+    }
+}
+
+/// The group that a subscription is a member of, if it is shared.
+pub(super) fn group_name(request: &SubscribeRequest) -> Option<GroupName> {
+    let share = match request.filter.kind() {
+        Kind::Plain => return None,
+        Kind::Queue => None,
+        Kind::Shared { group } => Some(group.clone()),
+    };
+    let filter = request.filter.filter().clone();
+    Some(GroupName { share, filter })
+}
+
+/// What is queued of the retained messages is on record together with the messages.
+fn record_progress(
+    state: &State,
+    session: &Session,
+    held: &Subscription,
+    moved: bool,
+    batch: &mut Batch,
+) {
+    if moved && held.request.qos > QoS::AtMostOnce {
+        state.record_subscription(session, held, batch, Urgency::Later);
     }
 }
 

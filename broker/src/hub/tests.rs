@@ -18,7 +18,10 @@ use protocols::{Command, Delivery, Outbox, Output, Reply};
 use super::{Hub, HubBounds};
 use crate::router::{CacheLimits, Retained, RetainedLimits, Router};
 use crate::session::{Batch, Bounds, GroupBounds, Link, Session, WayBack};
+use crate::store::Store;
 use crate::telemetry::Metrics;
+
+mod durable;
 
 /// A payload that no client takes.
 const TOO_LARGE: &str = "too large";
@@ -116,7 +119,7 @@ struct Client {
 }
 
 struct Story {
-    hub: Hub,
+    hub: Arc<Hub>,
     batch: Batch,
     links: u64,
     /// Bytes that clients to come are written for each message.
@@ -130,8 +133,21 @@ fn bounds() -> HubBounds {
             queue_bytes: 1 << 20,
             outbox_bytes: 1000,
             outbox_hard_bytes: 8000,
+            drop_oldest: false,
+            memory_bytes: 1 << 16,
+        },
+        stored_session: Bounds {
+            queue_messages: 10,
+            queue_bytes: 1 << 20,
+            outbox_bytes: 1000,
+            outbox_hard_bytes: 8000,
+            drop_oldest: false,
+            memory_bytes: 1 << 16,
         },
         group: GroupBounds {
+            memory_bytes: 1 << 16,
+            stored_messages: 10,
+            stored_bytes: 1 << 20,
             messages: 10,
             bytes: 1 << 20,
             total_bytes: 1 << 24,
@@ -180,12 +196,17 @@ impl Story {
     }
 
     fn with(bounds: HubBounds) -> Self {
+        Self::on(bounds, None)
+    }
+
+    fn on(bounds: HubBounds, store: Option<Arc<dyn Store>>) -> Self {
         let retained = Retained::new(RetainedLimits {
             messages: 100,
             bytes: 1 << 20,
         });
         let router = Router::new(CacheLimits::default());
-        let hub = Hub::new(bounds, router, retained, Arc::new(Metrics::new(&["test"])));
+        let metrics = Arc::new(Metrics::new(&["test"]));
+        let hub = Hub::new(bounds, router, retained, metrics, store);
         Self {
             hub,
             batch: Batch::new(Timestamp(1_000_000)),
@@ -257,7 +278,8 @@ impl Story {
     }
 
     fn settle(&mut self, client: &Client, settle: Settle) -> bool {
-        self.hub.settle(&client.session, settle, &mut self.batch)
+        self.hub
+            .settle(&client.session, settle, false, &mut self.batch)
     }
 
     fn wait(&mut self, secs: u32) {
@@ -836,6 +858,9 @@ fn a_queue_goes_on_when_a_consumer_that_never_acknowledges_has_read() {
     for (qos, auto_settle) in [(QoS::AtMostOnce, false), (QoS::AtLeastOnce, true)] {
         let mut story = Story::with(HubBounds {
             group: GroupBounds {
+                memory_bytes: 1 << 16,
+                stored_messages: 10,
+                stored_bytes: 1 << 20,
                 messages: 1000,
                 bytes: 1 << 20,
                 total_bytes: 1 << 24,
@@ -923,6 +948,7 @@ fn no_message_stays_in_a_group_whose_member_has_room() {
             hub.settle(
                 &client.session,
                 Settle::Done(position),
+                false,
                 &mut Batch::new(now),
             );
             meet.wait();
@@ -1116,7 +1142,7 @@ fn a_refused_subscription_leaves_no_group() {
         let code = refused(&mut story, &client, &format!("$share/g/{number}"));
         assert_eq!(code, RefusalCode::Quota);
     }
-    assert!(story.hub.groups.lock().is_empty());
+    assert!(story.hub.groups.lock().by_name.is_empty());
 }
 
 #[test]
@@ -1134,10 +1160,10 @@ fn a_temporary_queue_ends_with_its_connection_and_all_that_it_held() {
     }
     assert_eq!(client.payloads(), ["1", "2", "3", "4"]);
     story.leave(&client);
-    assert!(story.hub.groups.lock().is_empty());
+    assert!(story.hub.groups.lock().by_name.is_empty());
     assert_eq!(story.publish(message(&queue, "late", QoS::AtLeastOnce)), 0);
     assert!(
-        story.hub.groups.lock().is_empty(),
+        story.hub.groups.lock().by_name.is_empty(),
         "nobody could ever read it"
     );
     assert_eq!(story.hub.backlog_bytes.load(Ordering::Relaxed), 0);
@@ -1148,6 +1174,9 @@ fn queues_are_bounded_together() {
     let size = message("$queue/0", "x", QoS::AtLeastOnce).size();
     let mut story = Story::with(HubBounds {
         group: GroupBounds {
+            memory_bytes: 1 << 16,
+            stored_messages: 10,
+            stored_bytes: 1 << 20,
             messages: 10,
             bytes: 3 * size,
             total_bytes: 4 * size,
@@ -1163,7 +1192,7 @@ fn queues_are_bounded_together() {
         assert_eq!(refused.code, RefusalCode::Quota);
     }
     assert_eq!(
-        story.hub.groups.lock().len(),
+        story.hub.groups.lock().by_name.len(),
         2,
         "an empty queue is forgotten"
     );
@@ -1270,7 +1299,7 @@ fn a_transaction_that_has_no_room_does_nothing() {
         assert!(refused.is_err());
         assert!(reader.payloads().is_empty());
     }
-    assert_eq!(story.hub.groups.lock().len(), 1);
+    assert_eq!(story.hub.groups.lock().by_name.len(), 1);
     assert_eq!(story.hub.retained.stats().messages, 99);
     for commands in [twice("$queue/other", false), twice("r/new", true)] {
         story

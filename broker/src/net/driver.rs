@@ -44,6 +44,9 @@ const LINGER: Duration = Duration::from_secs(1);
 /// Bytes that are read and thrown away meanwhile.
 const LINGER_BYTES: usize = 1024 * 1024;
 
+/// Answers that may wait for the disk before nothing more is read from their client.
+const HELD_MAX: usize = 16 * 1024;
+
 /// Pieces that one write may gather.
 const PIECES_PER_WRITE: usize = 64;
 
@@ -73,6 +76,8 @@ pub(super) struct Driver<S> {
     lingers: Option<Linger>,
     pause: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     metrics: Arc<ProtocolMetrics>,
+    /// Whether nothing is written until the login's session is on disk.
+    is_corked: bool,
     is_over: bool,
 }
 
@@ -136,6 +141,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             stalled_since: None,
             lingers: None,
             pause: None,
+            is_corked: false,
             is_over: false,
         }
     }
@@ -160,6 +166,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let mut reads = 0;
         loop {
             self.meet_deadline();
+            self.release_answers();
             match self.write(cx) {
                 Poll::Ready(Err(error)) => return Poll::Ready(self.broken(&error)),
                 Poll::Ready(Ok(())) if self.closing.is_some() => return self.finish(cx),
@@ -175,7 +182,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 }
                 Poll::Ready(Ok(())) | Poll::Pending => {}
             }
-            if self.is_paused(cx) {
+            if self.is_held_up() || self.is_paused(cx) {
                 if self.sleep(cx) {
                     return Poll::Pending;
                 }
@@ -198,6 +205,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 Poll::Pending | Poll::Ready(Ok(_)) => {}
             }
         }
+    }
+
+    /// Gives answers that waited for the disk.
+    fn release_answers(&mut self) {
+        if self.home.held() == 0 {
+            return;
+        }
+        let mut batch = Batch::new(self.net.clock.now());
+        Step {
+            net: &self.net,
+            batch: &mut batch,
+        }
+        .release(&mut self.home);
+        self.notice_end();
+        self.end_batch(batch);
+    }
+
+    /// Whether the client must wait with what it asks for next, because the disk does not keep up.
+    fn is_held_up(&self) -> bool {
+        let held = self.home.held();
+        let pressed = || self.net.hub.store().is_some_and(|store| store.is_pressed());
+        held > HELD_MAX || (held > 0 && pressed())
     }
 
     /// Reads once into the thread's buffer and works through what came.
@@ -371,8 +400,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         loop {
             if self.writing.is_empty() {
                 self.notice_end();
-                self.writing = self.home.take_outgoing();
+                let outgoing = self.home.take_outgoing(&self.net.hub);
+                if let Some(seq) = outgoing.cork {
+                    self.is_corked = true;
+                    if let Some(store) = self.net.hub.store() {
+                        store.wake_at(seq, cx.waker());
+                    }
+                    return Poll::Pending;
+                }
+                self.is_corked = false;
+                self.writing = outgoing.pieces;
+                if outgoing.nudged {
+                    self.pump();
+                }
                 if self.writing.is_empty() {
+                    if outgoing.nudged && self.home.with(|link| !link.outbox.is_empty()) {
+                        continue;
+                    }
                     self.stalled_since = None;
                     return Poll::Ready(Ok(()));
                 }
@@ -418,13 +462,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         if let Some(session) = self.home.session() {
             session.drained.notify_waiters();
             if session.lock().has_more() {
-                let session = Arc::clone(session);
-                let mut batch = Batch::new(self.net.clock.now());
-                self.net.hub.pump(&session, &mut batch);
-                batch.finish(&self.net.hub.metrics);
+                self.pump();
             }
         }
         Ok(())
+    }
+
+    /// Sends what the session has for its client.
+    fn pump(&mut self) {
+        let Some(session) = self.home.session() else {
+            return;
+        };
+        let mut batch = Batch::new(self.net.clock.now());
+        self.net.hub.pump(session, &mut batch);
+        batch.finish(&self.net.hub.metrics);
     }
 
     /// Whether the client asks for more than it reads: then nothing more is read from it.
@@ -446,9 +497,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     /// Leaves the waker where it is needed; `false` if there is something to do after all.
     fn sleep(&mut self, cx: &Context<'_>) -> bool {
-        let stalled = self.stalled_since.is_some();
+        self.home.wake_for_answers(&self.net.hub, cx.waker());
+        let stalled = self.stalled_since.is_some() || self.is_corked;
         let idle = self.home.with(|link| {
-            if link.end.is_some() || !(stalled || link.outbox.is_empty()) {
+            if link.end.is_some() || link.nudged || !(stalled || link.outbox.is_empty()) {
                 return false;
             }
             link.sleep(cx.waker(), stalled);

@@ -147,8 +147,21 @@ fn net() -> Arc<Net> {
             queue_bytes: 1 << 20,
             outbox_bytes: 2000,
             outbox_hard_bytes: HARD,
+            drop_oldest: false,
+            memory_bytes: 1 << 16,
+        },
+        stored_session: Bounds {
+            queue_messages: 10,
+            queue_bytes: 1 << 20,
+            outbox_bytes: 2000,
+            outbox_hard_bytes: HARD,
+            drop_oldest: false,
+            memory_bytes: 1 << 16,
         },
         group: GroupBounds {
+            memory_bytes: 1 << 16,
+            stored_messages: 10,
+            stored_bytes: 1 << 20,
             messages: 10,
             bytes: 1 << 20,
             total_bytes: 1 << 20,
@@ -163,7 +176,7 @@ fn net() -> Arc<Net> {
     let retained = Retained::new(RetainedLimits::default());
     let metrics = Arc::new(Metrics::new(&["test"]));
     let router = Router::new(CacheLimits::default());
-    let hub = Hub::new(bounds, router, retained, metrics);
+    let hub = Hub::new(bounds, router, retained, metrics, None);
     let admission = Admission::new(AdmissionLimits {
         connections: 10,
         per_ip: 10,
@@ -181,7 +194,7 @@ fn net() -> Arc<Net> {
         http_head_bytes: 1000,
         http_headers: 10,
     };
-    Arc::new(Net::new(Arc::new(hub), Clock::start(), admission, live))
+    Arc::new(Net::new(hub, Clock::start(), admission, live))
 }
 
 impl Stage {

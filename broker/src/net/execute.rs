@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::task::Waker;
 
 use bytes::Bytes;
 use protocols::connection::{Cause, CloseReason, Connect, Refusal, RefusalCode, Settle, Token};
@@ -10,6 +11,7 @@ use protocols::{Command, Reply};
 use super::Net;
 use crate::hub::Hub;
 use crate::session::{Batch, Link, PATIENCE, Session, WayBack};
+use crate::store::Seq;
 use crate::telemetry::Untrusted;
 
 /// Finds a connection's [`Link`]: it is in its slot before the login, with the session after it,
@@ -21,6 +23,21 @@ pub(super) struct Home {
     /// The link's number.
     link: u64,
     slot: WayBack,
+    /// Answers that wait for the disk, each with the unit that must be there, in order.
+    held: VecDeque<(Seq, Reply)>,
+    /// Up to which unit the task has asked to be woken.
+    asked_for: Seq,
+}
+
+/// What a connection's task finds to write.
+#[derive(Debug, Default)]
+pub(super) struct Outgoing {
+    /// The bytes.
+    pub(super) pieces: VecDeque<Bytes>,
+    /// Whether the session may have something new to send.
+    pub(super) nudged: bool,
+    /// Nothing may be written before this unit is on disk.
+    pub(super) cork: Option<Seq>,
 }
 
 impl Home {
@@ -32,6 +49,8 @@ impl Home {
             session: None,
             link: id,
             slot,
+            held: VecDeque::new(),
+            asked_for: 0,
         }
     }
 
@@ -68,17 +87,49 @@ impl Home {
     }
 
     /// Takes what waits in the outbox; the client has read all before, so it is not slow.
-    pub(super) fn take_outgoing(&self) -> VecDeque<Bytes> {
+    pub(super) fn take_outgoing(&self, hub: &Hub) -> Outgoing {
         self.with(|link| {
             link.sleeper = None;
             link.stalled = false;
             link.patience = PATIENCE;
-            if link.outbox.is_empty() {
+            let nudged = std::mem::take(&mut link.nudged);
+            if link.cork != 0 {
+                if !hub.is_durable(link.cork) {
+                    return Outgoing {
+                        nudged,
+                        cork: Some(link.cork),
+                        ..Outgoing::default()
+                    };
+                }
+                link.cork = 0;
+            }
+            let pieces = if link.outbox.is_empty() {
                 VecDeque::new()
             } else {
                 link.outbox.take()
+            };
+            Outgoing {
+                pieces,
+                nudged,
+                cork: None,
             }
         })
+    }
+
+    /// Whether answers wait for the disk, and how many.
+    pub(super) fn held(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Sees to it that the task is woken when the first of the answers that wait may be given.
+    pub(super) fn wake_for_answers(&mut self, hub: &Hub, waker: &Waker) {
+        let (Some((seq, _)), Some(store)) = (self.held.front(), hub.store()) else {
+            return;
+        };
+        if self.asked_for < *seq {
+            self.asked_for = *seq;
+            store.wake_at(*seq, waker);
+        }
     }
 
     /// The connection is over: the session, if it still holds the link, lets it go.
@@ -103,11 +154,27 @@ pub(super) struct Step<'a> {
     pub(super) batch: &'a mut Batch,
 }
 
+/// Answers that were not given yet, each with the unit that must be on disk first.
+type Replies = Vec<(Seq, Reply)>;
+
 impl Step<'_> {
+    /// Gives the answers whose time has come.
+    pub(super) fn release(mut self, home: &mut Home) {
+        let session = home.session.clone();
+        let _turn = session.as_ref().map(|session| session.turn.lock());
+        self.answer(home, &mut Replies::new());
+    }
+
     /// Carries commands out in their order. Answers of publishes are given together, before the
     /// next command of another kind and at the end.
     pub(super) fn run(mut self, home: &mut Home, commands: &mut Vec<Command>) {
-        let mut replies = Vec::new();
+        let mut replies = Replies::new();
+        let session = home.session.clone();
+        let _turn = session.as_ref().map(|session| session.turn.lock());
+        if session.is_some() && !home.holds_session() {
+            // Another connection has the session; what this one asks for would come behind it.
+            commands.clear();
+        }
         for command in commands.drain(..) {
             match (home.session.clone(), command) {
                 (Some(session), command) => self.one(home, &session, command, &mut replies),
@@ -122,19 +189,23 @@ impl Step<'_> {
 
     fn one(
         &mut self,
-        home: &Home,
+        home: &mut Home,
         session: &Arc<Session>,
         command: Command,
-        replies: &mut Vec<Reply>,
+        replies: &mut Replies,
     ) {
         let hub = &self.net.hub;
+        // What was promised before concerns other answers.
+        self.batch.take_promised();
         match command {
             Command::Publish(publish) => {
                 self.batch.count_received(publish.message.qos);
                 let token = publish.token;
                 let result = hub.publish_for(session, publish, self.batch);
                 match (token, result) {
-                    (Some(token), result) => replies.push(Reply::Published { token, result }),
+                    (Some(token), result) => {
+                        self.promise(replies, Reply::Published { token, result });
+                    }
                     (None, Ok(_)) => {}
                     (None, Err(refusal)) => {
                         self.refused(home, refusal.code.as_str());
@@ -146,17 +217,20 @@ impl Step<'_> {
                 }
             }
             Command::Release { packet_id } => {
-                let found = session.lock().accepted.remove(&packet_id);
-                replies.push(Reply::Released { packet_id, found });
+                let found = hub.release(session, packet_id, self.batch);
+                self.promise(replies, Reply::Released { packet_id, found });
             }
             Command::Settle { token, settle } => {
-                let found = hub.settle(session, settle, self.batch);
-                replies.extend(settled(token, settle, found));
+                let asked = token.is_some() || matches!(settle, Settle::Received(_));
+                let found = hub.settle(session, settle, asked, self.batch);
+                if let Some(reply) = settled(token, settle, found) {
+                    self.promise(replies, reply);
+                }
             }
-            Command::Barrier { token } => replies.push(Reply::Passed { token }),
+            Command::Barrier { token } => self.promise(replies, Reply::Passed { token }),
             Command::Transaction { token, commands } => {
                 let result = hub.commit(session, commands, self.batch);
-                replies.push(Reply::Committed { token, result });
+                self.promise(replies, Reply::Committed { token, result });
             }
             // Of a connection whose session was taken over meanwhile; its client is gone, and the
             // session's subscriptions are another's.
@@ -188,12 +262,17 @@ impl Step<'_> {
         }
     }
 
+    /// Adds an answer behind the others. It waits for what it promises.
+    fn promise(&mut self, replies: &mut Replies, reply: Reply) {
+        replies.push((self.batch.take_promised(), reply));
+    }
+
     fn refused(&self, home: &Home, reason: &'static str) {
         let protocol = home.with(|link| link.metrics.name);
         self.net.hub.metrics.request_refused(protocol, reason);
     }
 
-    fn log_in(&mut self, home: &mut Home, connect: Connect, replies: &mut Vec<Reply>) {
+    fn log_in(&mut self, home: &mut Home, connect: Connect, replies: &mut Replies) {
         let Some(link) = home.slot.lock().take() else {
             return;
         };
@@ -214,22 +293,39 @@ impl Step<'_> {
             client = %Untrusted(&session.client_id),
             "connection opened"
         );
-        home.session = Some(session);
-        self.further(home, more, replies);
-    }
-
-    /// Gives answers, and those to what the connection asks for because of them.
-    fn answer(&mut self, home: &Home, replies: &mut Vec<Reply>) {
-        while !replies.is_empty() {
-            self.answer_once(home, replies);
+        home.session = Some(Arc::clone(&session));
+        let _turn = session.turn.lock();
+        if home.holds_session() {
+            self.further(home, more, replies);
         }
     }
 
-    fn answer_once(&mut self, home: &Home, replies: &mut Vec<Reply>) {
+    /// Gives answers, as far as what they promise is on disk, and those to what the connection
+    /// asks for because of them. The others are held, and all that come behind them.
+    fn answer(&mut self, home: &mut Home, replies: &mut Replies) {
+        home.held.extend(replies.drain(..));
+        loop {
+            let hub = &self.net.hub;
+            let ready = home.held.iter();
+            let ready = ready.take_while(|(seq, _)| hub.is_durable(*seq)).count();
+            if ready == 0 {
+                return;
+            }
+            let now: Vec<Reply> = home.held.drain(..ready).map(|(_, reply)| reply).collect();
+            if home.held.is_empty() {
+                // Keeps no capacity while idle.
+                home.held = VecDeque::new();
+            }
+            self.answer_once(home, now, replies);
+            home.held.extend(replies.drain(..));
+        }
+    }
+
+    fn answer_once(&mut self, home: &mut Home, ready: Vec<Reply>, replies: &mut Replies) {
         let now = self.batch.now;
         let mut more = Vec::new();
         home.with(|link| {
-            for reply in replies.drain(..) {
+            for reply in ready {
                 self.net.hub.metrics.replied(link.metrics.name, &reply);
                 // Behind the last words that a fault has called for, nothing may be written.
                 if link
@@ -250,15 +346,18 @@ impl Step<'_> {
 
     /// Carries out what a connection asks for because of an answer: a good-bye that waited for
     /// it, a first request that waited for the login.
-    fn further(&mut self, home: &Home, commands: Vec<Command>, replies: &mut Vec<Reply>) {
-        let Some(session) = &home.session else { return };
+    fn further(&mut self, home: &mut Home, commands: Vec<Command>, replies: &mut Replies) {
+        let Some(session) = home.session.clone() else {
+            return;
+        };
         for command in commands {
-            self.one(home, session, command, replies);
+            self.one(home, &session, command, replies);
         }
     }
 
-    fn reply(&mut self, home: &Home, reply: Reply) {
-        self.answer(home, &mut vec![reply]);
+    fn reply(&mut self, home: &mut Home, reply: Reply) {
+        let promised = self.batch.take_promised();
+        self.answer(home, &mut vec![(promised, reply)]);
     }
 }
 

@@ -285,8 +285,16 @@ fn health(net: &Net) -> Response<Full<Bytes>> {
     } else {
         StatusCode::OK
     };
+    // Not a fault that a restart would mend: who needs no disk is served all the same.
+    let full = net.hub.store().and_then(|store| store.room().err());
+    let (state, reason) = match (stopping, &full) {
+        (true, _) => ("stopping", None),
+        (false, Some(full)) => ("degraded", Some(full.to_string())),
+        (false, None) => ("ok", None),
+    };
     let text = serde_json::json!({
-        "status": if stopping { "stopping" } else { "ok" },
+        "status": state,
+        "reason": reason,
         "version": env!("CARGO_PKG_VERSION"),
         "connections": net.admission.connections(),
         "sessions": net.hub.session_count(),
@@ -296,7 +304,8 @@ fn health(net: &Net) -> Response<Full<Bytes>> {
 
 fn metrics(net: &Net) -> String {
     net.hub.gauge();
-    net.hub.metrics.render()
+    let store = net.hub.store().and_then(|store| store.stats());
+    net.hub.metrics.render_with(store.as_ref())
 }
 
 /// An error as `application/problem+json` (RFC 9457).

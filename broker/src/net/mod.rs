@@ -36,7 +36,7 @@ pub use timers::{TICK, Timers};
 
 use crate::clock::Clock;
 use crate::hub::Hub;
-use crate::session::Link;
+use crate::session::{Batch, Link};
 use crate::telemetry::{Transport, Untrusted};
 use driver::{Driver, WebSocket};
 
@@ -108,7 +108,9 @@ impl Net {
     /// Ends all connections, for a stop of the broker: those of the sessions and those that have
     /// not logged in.
     pub fn stop(&self, reason: &CloseReason) {
-        self.hub.stop(reason);
+        let mut batch = Batch::new(self.clock.now());
+        self.hub.stop(reason, &mut batch);
+        batch.finish(&self.hub.metrics);
         self.admission.dismiss_half_open(reason);
     }
 

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 use protocols::model::{Filter, Message, Timestamp, Topic};
 
-use super::reverse::{Key, Verdict, Walk, key};
+use super::reverse::{Key, Verdict, Walk, key, topic};
 
 /// Topics looked at in one batch.
 const LOOKED_AT: usize = 512;
@@ -58,7 +58,17 @@ pub struct Cursor(Key);
 impl Cursor {
     /// To go on behind a message.
     pub fn behind(message: &Message) -> Self {
-        Self(key(&message.topic))
+        Self::behind_topic(&message.topic)
+    }
+
+    /// To go on behind a topic.
+    pub fn behind_topic(topic: &Topic) -> Self {
+        Self(key(topic))
+    }
+
+    /// The topic that it is behind.
+    pub fn topic(&self) -> Option<Topic> {
+        topic(&self.0)
     }
 }
 
@@ -133,10 +143,22 @@ impl Retained {
         message: Arc<Message>,
         now: Timestamp,
     ) -> Result<Option<Arc<Message>>, RetainedFull> {
+        self.set_and(message, now, || {})
+    }
+
+    /// The same, with something to be done at the same moment: of two that set the same topic, the
+    /// one that comes later does it later.
+    pub fn set_and(
+        &self,
+        message: Arc<Message>,
+        now: Timestamp,
+        then: impl FnOnce(),
+    ) -> Result<Option<Arc<Message>>, RetainedFull> {
         let key = key(&message.topic);
         let mut inner = self.inner.write();
         inner.expire(now, EXPIRED_PER_SET);
         if message.payload.is_empty() || message.is_expired(now) {
+            then();
             return Ok(inner.remove(&key).filter(|last| !last.is_expired(now)));
         }
         while let Err(full) = inner.check(&key, &message, self.limits) {
@@ -145,6 +167,7 @@ impl Retained {
                 return Err(full);
             }
         }
+        then();
         let last = inner.remove(&key);
         inner.add(key, message);
         Ok(last.filter(|last| !last.is_expired(now)))

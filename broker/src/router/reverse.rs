@@ -9,6 +9,7 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
+use bytestring::ByteString;
 use protocols::model::{Filter, Topic};
 use smallvec::SmallVec;
 
@@ -48,6 +49,14 @@ pub(super) fn key(topic: &Topic) -> Key {
     bytes
         .map(|byte| if byte == b'/' { SEPARATOR } else { byte })
         .collect()
+}
+
+/// The topic of a key.
+pub(super) fn topic(key: &[u8]) -> Option<Topic> {
+    let bytes = key.iter();
+    let bytes = bytes.map(|byte| if *byte == SEPARATOR { b'/' } else { *byte });
+    let text = ByteString::try_from(bytes.collect::<Vec<u8>>()).ok()?;
+    Topic::parse(text, usize::MAX, usize::MAX).ok()
 }
 
 impl<'a> Walk<'a> {

@@ -7,11 +7,13 @@
 use std::sync::Arc;
 use std::task::Waker;
 
-use protocols::model::{QoS, Timestamp};
+use protocols::connection::Position;
+use protocols::model::{Message, QoS, Timestamp};
 
 use smallvec::SmallVec;
 
-use super::{Group, Session};
+use super::{Group, Session, Wish};
+use crate::store::{Committed, Op, QueueId, Receiver, Seq, Ticket, Unit, Urgency};
 use crate::telemetry::{Drop as DropReason, Metrics, ProtocolMetrics};
 
 const LEVELS: [QoS; 3] = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce];
@@ -29,9 +31,26 @@ pub struct Batch {
     pressed: Vec<Arc<Session>>,
     /// Groups that have messages for a session that just got room.
     thirsty: Vec<Arc<Group>>,
+    /// Effects that are to be on disk, until the hub hands them to the store.
+    unit: Unit,
+    urgency: Urgency,
+    in_transaction: bool,
+    /// The last unit that an answer which is given now depends on.
+    promised: Seq,
+    /// Queues that come to the end of what is in memory.
+    loads: Vec<(Queue, Wish)>,
     delivered: SmallVec<[Delivered; 2]>,
     received: [u64; 3],
     dropped: SmallVec<[(DropReason, u64); 2]>,
+}
+
+/// A queue that is to be read from the disk.
+#[derive(Debug)]
+pub enum Queue {
+    /// A session's lane, by its number.
+    Lane(Arc<Session>, u32),
+    /// A group's.
+    Group(Arc<Group>),
 }
 
 /// Messages written for clients of one protocol, by level.
@@ -49,6 +68,11 @@ impl Batch {
             wakers: Vec::new(),
             pressed: Vec::new(),
             thirsty: Vec::new(),
+            unit: Unit::default(),
+            urgency: Urgency::Later,
+            in_transaction: false,
+            promised: 0,
+            loads: Vec::new(),
             delivered: SmallVec::new(),
             received: [0; 3],
             dropped: SmallVec::new(),
@@ -75,6 +99,90 @@ impl Batch {
         if !self.thirsty.iter().any(|other| Arc::ptr_eq(other, group)) {
             self.thirsty.push(Arc::clone(group));
         }
+    }
+
+    /// Adds an effect to the unit that is handed to the store next. With [`Urgency::Now`]
+    /// somebody waits for it.
+    pub fn record(&mut self, op: Op, urgency: Urgency) {
+        self.unit.ops.push(op);
+        self.urgency = self.urgency.max(urgency);
+    }
+
+    /// Stores a message for a queue, and returns the ticket that says when it is there.
+    pub fn keep(&mut self, message: &Arc<Message>, receiver: Receiver) -> Arc<Ticket> {
+        self.unit.deliver(message, receiver);
+        self.urgency = Urgency::Now;
+        Arc::clone(&self.unit.ticket)
+    }
+
+    /// Moves an entry between queues of the store, and returns the ticket that says when it is
+    /// there.
+    pub fn relocate(&mut self, from: QueueId, position: Position, to: Receiver) -> Arc<Ticket> {
+        let op = Op::Move { from, position, to };
+        self.record(op, Urgency::Now);
+        Arc::clone(&self.unit.ticket)
+    }
+
+    /// Somebody waits for what was recorded.
+    pub fn hurry(&mut self) {
+        self.urgency = Urgency::Now;
+    }
+
+    /// Somebody is told when the unit is on disk.
+    pub fn tell<T: Committed + 'static>(&mut self, who: &Arc<T>) {
+        let waiting = Arc::clone(who) as Arc<dyn Committed>;
+        let known = self.unit.waiting.last();
+        if known.is_none_or(|last| !Arc::ptr_eq(last, &waiting)) {
+            self.unit.waiting.push(waiting);
+        }
+    }
+
+    /// From now on everything belongs to one unit.
+    pub fn begin_transaction(&mut self) {
+        self.in_transaction = true;
+    }
+
+    /// The unit is complete.
+    pub fn end_transaction(&mut self) {
+        self.in_transaction = false;
+    }
+
+    /// Whether a transaction has begun and not ended.
+    pub fn in_transaction(&self) -> bool {
+        self.in_transaction
+    }
+
+    /// What is to be stored now, if anything.
+    pub fn take_unit(&mut self) -> Option<(Unit, Urgency)> {
+        if self.in_transaction {
+            return None;
+        }
+        if self.unit.is_empty() {
+            self.urgency = Urgency::Later;
+            return None;
+        }
+        let urgency = std::mem::replace(&mut self.urgency, Urgency::Later);
+        Some((std::mem::take(&mut self.unit), urgency))
+    }
+
+    /// The answer to what was asked last depends on a unit.
+    pub fn promise(&mut self, seq: Seq) {
+        self.promised = self.promised.max(seq);
+    }
+
+    /// The unit that the answer depends on, once; 0 for none.
+    pub fn take_promised(&mut self) -> Seq {
+        std::mem::take(&mut self.promised)
+    }
+
+    /// Remembers to read from the disk.
+    pub fn load(&mut self, queue: Queue, wish: Wish) {
+        self.loads.push((queue, wish));
+    }
+
+    /// What is to be read from the disk, once.
+    pub fn take_loads(&mut self) -> Vec<(Queue, Wish)> {
+        std::mem::take(&mut self.loads)
     }
 
     /// Counts a message that the batch's client published.
@@ -127,6 +235,11 @@ impl Batch {
 
     /// Ends the batch: counts, then wakes everyone who has something to write.
     pub fn finish(&mut self, metrics: &Metrics) {
+        debug_assert!(
+            self.unit.is_empty(),
+            "the hub has not stored: {:?}",
+            self.unit
+        );
         for Delivered { protocol, counts } in self.delivered.drain(..) {
             for (level, count) in LEVELS
                 .into_iter()

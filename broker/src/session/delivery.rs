@@ -8,7 +8,8 @@ use protocols::connection::{Delivered, Matched, Notice, Settle, SubscriptionId};
 use protocols::model::{Message, QoS, Timestamp};
 use smallvec::SmallVec;
 
-use super::{Batch, Entry, Group, Lane, Link, Session, State};
+use super::{Batch, Dropped, Entry, Lane, Link, Queue, Session, Share, State};
+use crate::store::{Op, QueueId, Receiver, Ticket, Urgency};
 use crate::telemetry::Drop as DropReason;
 
 /// What became of a message for a session.
@@ -31,6 +32,16 @@ pub enum Taken {
     Busy,
     /// The member has no connection.
     Away,
+}
+
+/// A message that a group offers to a member.
+#[derive(Clone, Debug)]
+pub struct Offer {
+    /// The group, and the message's position there.
+    pub share: Share,
+    /// Whether it waits in the group, and is on disk if the group is stored; otherwise it has just
+    /// been published.
+    pub waits: bool,
 }
 
 /// What a settlement did.
@@ -80,7 +91,7 @@ impl State {
         me: &Arc<Session>,
         message: &Arc<Message>,
         terms: &Terms<'_>,
-        group: &Arc<Group>,
+        offer: Offer,
         batch: &mut Batch,
     ) -> Taken {
         let limit = self.bounds.outbox_bytes;
@@ -95,7 +106,11 @@ impl State {
             Some(_) => {}
         }
         if terms.qos == QoS::AtMostOnce {
-            return match self.write(me, message, terms, batch) {
+            let outcome = self.write(me, message, terms, batch);
+            if outcome != Outcome::Away && offer.waits {
+                offer.share.done(batch);
+            }
+            return match outcome {
                 // Dropped means here that it is larger than the client takes. It must not hold up
                 // what is behind it in the group [MQTT-3.1.2-25].
                 Outcome::Accepted | Outcome::Dropped => Taken::Yes,
@@ -109,7 +124,7 @@ impl State {
         if !room {
             return Taken::Busy;
         }
-        match self.enqueue(me, message, terms, Some(Arc::clone(group)), batch) {
+        match self.enqueue(me, message, terms, Some(offer), batch) {
             Outcome::Accepted => Taken::Yes,
             Outcome::Away | Outcome::Dropped => Taken::Busy,
         }
@@ -120,18 +135,26 @@ impl State {
         let mut settled = Settled::default();
         match settle {
             Settle::Received(position) => {
-                settled.found = self.lanes.iter_mut().any(|lane| lane.receive(position));
+                settled.found = self.receive(me, position, batch);
                 return settled;
             }
             Settle::Done(position) => {
-                let entry = self.lanes.iter_mut().find_map(|lane| lane.settle(position));
-                settled.found = entry.is_some();
-                self.forget(entry.as_slice());
+                for at in 0..self.lanes.len() {
+                    if let Some(entry) = self.lanes[at].settle(position) {
+                        settled.found = true;
+                        self.done(me, &entry, batch);
+                        break;
+                    }
+                }
             }
             Settle::DoneThrough(id, position) => {
-                let entries = self.take_through(id, position);
-                settled.found = !entries.is_empty();
-                self.forget(&entries);
+                if let Some(at) = self.lane_of(id) {
+                    let entries = self.lanes[at].settle_through(position);
+                    settled.found = !entries.is_empty();
+                    for entry in &entries {
+                        self.done(me, entry, batch);
+                    }
+                }
             }
             Settle::Rejected { position, requeue } => {
                 for at in 0..self.lanes.len() {
@@ -139,17 +162,17 @@ impl State {
                         continue;
                     };
                     settled.found = true;
-                    self.reject(at, entry, requeue, &mut settled.returned, batch);
+                    self.reject(me, at, entry, requeue, &mut settled.returned, batch);
                     break;
                 }
             }
             Settle::RejectedThrough(id, position) => {
-                let entries = self.take_through(id, position);
-                settled.found = !entries.is_empty();
                 if let Some(at) = self.lane_of(id) {
+                    let entries = self.lanes[at].settle_through(position);
+                    settled.found = !entries.is_empty();
                     // From the last to the first: each goes before the one that followed it.
                     for entry in entries.into_iter().rev() {
-                        self.reject(at, entry, true, &mut settled.returned, batch);
+                        self.reject(me, at, entry, true, &mut settled.returned, batch);
                     }
                     settled.returned.reverse();
                 }
@@ -170,11 +193,17 @@ impl State {
             // It has read all: it learns now what it missed, not with some later message.
             tell_gap(link, batch.now);
         }
+        let memory = self.bounds.memory_bytes;
         let mut gone: SmallVec<[Entry; 4]> = SmallVec::new();
         for lane in &mut self.lanes {
             pump_lane(lane, link, limit, batch, &mut gone);
+            if let Some(wish) = lane.wish(memory) {
+                batch.load(Queue::Lane(Arc::clone(me), lane.number()), wish);
+            }
         }
-        self.forget(&gone);
+        for entry in &gone {
+            self.done(me, entry, batch);
+        }
         let missed = std::mem::take(&mut self.missed_offer);
         if missed || self.lanes.iter().any(Lane::has_room) {
             for held in self.subscriptions.values() {
@@ -184,6 +213,14 @@ impl State {
             }
         }
         self.rouse(me, batch);
+    }
+
+    /// A group may have something for it.
+    pub fn ask_for_more(&mut self) {
+        if let Some(link) = &mut self.link {
+            self.missed_offer = true;
+            link.nudge();
+        }
     }
 
     /// Whether something waits that may go out when the outbox is empty again.
@@ -249,45 +286,112 @@ impl State {
         me: &Arc<Session>,
         message: &Arc<Message>,
         terms: &Terms<'_>,
-        group: Option<Arc<Group>>,
+        offer: Option<Offer>,
         batch: &mut Batch,
     ) -> Outcome {
+        let Some(at) = self.lanes.iter().position(|lane| lane.owner == terms.lane) else {
+            return Outcome::Away;
+        };
         let size = message.size();
-        let full = self.queued >= self.bounds.queue_messages
-            || self.queued_bytes.saturating_add(size) > self.bounds.queue_bytes;
-        if full {
+        if !self.make_room(me, at, size, batch) {
             batch.count_dropped(DropReason::QueueFull, 1);
             if let Some(link) = &mut self.link {
                 link.gap += 1;
             }
             return Outcome::Dropped;
         }
-        let Some(at) = self.lanes.iter().position(|lane| lane.owner == terms.lane) else {
-            return Outcome::Away;
-        };
-        let entry = Entry {
-            position: self.next_position,
+        let position = self.next_position;
+        self.next_position += 1;
+        self.queued += 1;
+        self.queued_bytes += size;
+        let lane = &mut self.lanes[at];
+        let ticket = keep(me, lane, position, message, terms, offer.as_ref(), batch);
+        let is_away = self.link.is_none();
+        if let Some(ticket) = &ticket
+            && lane.is_stored()
+            && offer.is_none()
+            && (is_away || lane.spills(self.bounds.memory_bytes))
+        {
+            lane.push_spilled(position, size, Arc::clone(ticket));
+            batch.tell(me);
+            return Outcome::Accepted;
+        }
+        if ticket.is_some() {
+            batch.tell(me);
+        }
+        lane.push(Entry {
+            position,
             message: Arc::clone(message),
             qos: terms.qos,
             retain: terms.retain,
             attempts: terms.attempts,
             received: false,
             matched: terms.matched.into(),
-            group,
-        };
-        self.next_position += 1;
-        self.queued += 1;
-        self.queued_bytes += size;
-        let lane = &mut self.lanes[at];
-        lane.push(entry);
+            group: offer.map(|offer| offer.share),
+            stored: lane.is_stored().then(|| lane.number()),
+            ticket,
+        });
         let limit = self.bounds.outbox_bytes;
         if let Some(link) = self.link.as_mut().filter(|link| link.end.is_none()) {
             let mut gone = SmallVec::new();
             pump_lane(lane, link, limit, batch, &mut gone);
-            self.forget(&gone);
+            for entry in &gone {
+                self.done(me, entry, batch);
+            }
             self.rouse(me, batch);
         }
         Outcome::Accepted
+    }
+
+    /// Whether another message may wait; if so configured, the oldest that waits makes room.
+    fn make_room(
+        &mut self,
+        me: &Arc<Session>,
+        lane: usize,
+        size: usize,
+        batch: &mut Batch,
+    ) -> bool {
+        loop {
+            let fits = self.queued < self.bounds.queue_messages
+                && self.queued_bytes.saturating_add(size) <= self.bounds.queue_bytes;
+            if fits || !self.bounds.drop_oldest {
+                return fits;
+            }
+            let store = me.store.as_deref();
+            match self.lanes[lane].drop_oldest(store, me.number) {
+                Some(Dropped::Entry(entry)) => self.done(me, &entry, batch),
+                Some(Dropped::Spilled { size }) => {
+                    self.queued = self.queued.saturating_sub(1);
+                    self.queued_bytes = self.queued_bytes.saturating_sub(size);
+                }
+                None => return false,
+            }
+            batch.count_dropped(DropReason::QueueFull, 1);
+        }
+    }
+
+    /// The client has a message: from now on only PUBREL is sent for it.
+    fn receive(&mut self, me: &Arc<Session>, position: u64, batch: &mut Batch) -> bool {
+        for lane in &mut self.lanes {
+            let queue = QueueId {
+                owner: me.number,
+                lane: lane.number(),
+            };
+            let is_stored = lane.is_stored();
+            if lane.receive(position).is_some() {
+                if is_stored {
+                    batch.record(Op::Received { queue, position }, Urgency::Now);
+                }
+                return true;
+            }
+        }
+        false
+    }
+
+    /// A message is done with: it is counted out, and the store forgets it.
+    fn done(&mut self, me: &Session, entry: &Entry, batch: &mut Batch) {
+        self.forget(std::slice::from_ref(entry));
+        entry.done(me, batch);
     }
 
     /// Wakes the connection's task at the end of the batch, and remembers pressure.
@@ -308,6 +412,7 @@ impl State {
 
     fn reject(
         &mut self,
+        me: &Arc<Session>,
         lane: usize,
         entry: Entry,
         requeue: bool,
@@ -318,23 +423,56 @@ impl State {
             self.lanes[lane].requeue(entry);
             return;
         }
-        self.forget(std::slice::from_ref(&entry));
         if requeue {
+            self.forget(std::slice::from_ref(&entry));
             returned.push(entry);
         } else {
+            self.done(me, &entry, batch);
             batch.count_dropped(DropReason::Rejected, 1);
-        }
-    }
-
-    fn take_through(&mut self, id: SubscriptionId, position: u64) -> Vec<Entry> {
-        match self.lane_of(id) {
-            Some(at) => self.lanes[at].settle_through(position),
-            None => Vec::new(),
         }
     }
 
     fn lane_of(&self, id: SubscriptionId) -> Option<usize> {
         self.lanes.iter().position(|lane| lane.owner == Some(id))
+    }
+}
+
+/// Stores a message for a lane that is stored, or for the group that keeps it until the member is
+/// done with it. Returns what must be on disk before it is sent.
+fn keep(
+    me: &Session,
+    lane: &Lane,
+    position: u64,
+    message: &Arc<Message>,
+    terms: &Terms<'_>,
+    offer: Option<&Offer>,
+    batch: &mut Batch,
+) -> Option<Arc<Ticket>> {
+    let share = offer
+        .map(|offer| &offer.share)
+        .filter(|share| share.group.is_stored());
+    if !lane.is_stored() {
+        let (offer, share) = (offer?, share?);
+        if offer.waits {
+            return None;
+        }
+        return Some(batch.keep(message, share.receiver(message, terms.attempts)));
+    }
+    let receiver = Receiver {
+        queue: QueueId {
+            owner: me.number,
+            lane: lane.number(),
+        },
+        position,
+        qos: terms.qos,
+        retain: terms.retain,
+        attempts: terms.attempts,
+        matched: terms.matched.iter().map(|matched| matched.id).collect(),
+        group: share.map(|share| (share.group.number, share.position)),
+    };
+    match share.filter(|_| offer.is_some_and(|offer| offer.waits)) {
+        Some(share) => Some(batch.relocate(share.queue(), share.position, receiver)),
+        None => Some(batch.keep(message, receiver)),
     }
 }
 

@@ -3,6 +3,9 @@
 //! A session has one lane for all its subscriptions (MQTT, JSON) or one for each (STOMP). The
 //! entries at the front are *open*: sent and not settled yet; the others wait for room in the
 //! window. Nothing here knows sockets or locks; [`super::State`] sends what [`Lane::due`] offers.
+//!
+//! A *stored* lane has a queue in the store: each of its entries is on disk before it is sent, and
+//! those that do not fit into memory are on disk only ([`Spill`]).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,7 +14,8 @@ use protocols::connection::{Matched, Position, SubscriptionId};
 use protocols::model::{Message, QoS};
 use smallvec::SmallVec;
 
-use super::Group;
+use super::{Group, Session, Spill, Wish};
+use crate::store::{Loaded, QueueId, Store, Ticket};
 
 /// Packet identifiers are positions modulo this; two open messages are never that far apart.
 const POSITIONS_PER_CYCLE: u64 = 65_535;
@@ -34,7 +38,32 @@ pub struct Entry {
     /// The subscriptions that it comes from.
     pub matched: SmallVec<[Matched; 1]>,
     /// The group that it was taken from, to which it returns if this session ends.
-    pub group: Option<Arc<Group>>,
+    pub group: Option<Share>,
+    /// The number of the session's queue in the store that it is in, if it is in one.
+    pub stored: Option<u32>,
+    /// What must be on disk before it is sent; `None` once it is, or if it is not stored at all.
+    pub ticket: Option<Arc<Ticket>>,
+}
+
+/// Where an entry came from.
+#[derive(Clone, Debug)]
+pub struct Share {
+    /// The group.
+    pub group: Arc<Group>,
+    /// Its position there.
+    pub position: Position,
+}
+
+/// What was taken out to make room.
+#[derive(Debug)]
+pub enum Dropped {
+    /// An entry that was in memory.
+    Entry(Entry),
+    /// One that was on disk only.
+    Spilled {
+        /// Bytes of its message.
+        size: usize,
+    },
 }
 
 /// See the module.
@@ -48,6 +77,22 @@ pub struct Lane {
     pub auto_settle: bool,
     entries: VecDeque<Entry>,
     open: usize,
+    /// Bytes of the messages in memory.
+    bytes: usize,
+    /// The greatest position that was sent: what is sent again says so.
+    sent: Option<Position>,
+    /// What is on disk only, if the lane is stored.
+    spill: Option<Box<Spill>>,
+}
+
+impl Entry {
+    /// The queue of a session in the store that it is in, if it is in one.
+    pub fn queue(&self, session: &Session) -> Option<QueueId> {
+        self.stored.map(|lane| QueueId {
+            owner: session.number,
+            lane,
+        })
+    }
 }
 
 impl Lane {
@@ -59,17 +104,60 @@ impl Lane {
             auto_settle,
             entries: VecDeque::new(),
             open: 0,
+            bytes: 0,
+            sent: None,
+            spill: None,
         }
+    }
+
+    /// Makes it a stored lane.
+    pub fn store(&mut self) {
+        self.spill.get_or_insert_default();
+    }
+
+    /// Makes it a stored lane of which so much was found on disk.
+    pub fn restore(&mut self, spill: Spill) {
+        self.spill = Some(Box::new(spill));
+    }
+
+    /// Whether its entries are in the store's queue of the same name.
+    pub fn is_stored(&self) -> bool {
+        self.spill.is_some()
+    }
+
+    /// Its number in the store.
+    pub fn number(&self) -> u32 {
+        self.owner.map_or(0, |owner| owner.0)
     }
 
     /// Messages in it, open and waiting.
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.entries.len() + self.spilled()
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.len() == 0
+    }
+
+    /// Messages that are on disk only.
+    pub fn spilled(&self) -> usize {
+        self.spill.as_ref().map_or(0, |spill| spill.len())
+    }
+
+    /// Their bytes, about.
+    pub fn spilled_bytes(&self) -> usize {
+        self.spill.as_ref().map_or(0, |spill| spill.bytes())
+    }
+
+    /// The greatest position that was sent.
+    pub fn sent_through(&self) -> Option<Position> {
+        self.sent
+    }
+
+    /// Up to where messages were sent before the broker started.
+    pub fn recover_sent(&mut self, through: Option<Position>) {
+        self.sent = through;
     }
 
     /// How many are sent and not settled.
@@ -79,21 +167,87 @@ impl Lane {
 
     /// Whether a further message could be sent at once.
     pub fn has_room(&self) -> bool {
-        self.entries.len() == self.open && self.open < usize::from(self.window)
+        self.len() == self.open && self.open < usize::from(self.window)
+    }
+
+    /// Whether the next message goes to disk only: something that is there already is before it,
+    /// or `limit` bytes are in memory.
+    pub fn spills(&self, limit: usize) -> bool {
+        let spill = self.spill.as_ref();
+        spill.is_some_and(|spill| {
+            !spill.is_empty() || (self.bytes >= limit && !self.entries.is_empty())
+        })
     }
 
     /// Puts a message behind all others.
     pub fn push(&mut self, entry: Entry) {
+        self.bytes += entry.message.size();
+        if let Some(spill) = &mut self.spill {
+            spill.pass(entry.position);
+        }
         self.entries.push_back(entry);
     }
 
-    /// The next message to send, if the window has room.
+    /// Counts a message behind all others that is on disk only.
+    pub fn push_spilled(&mut self, position: Position, size: usize, ticket: Arc<Ticket>) {
+        if let Some(spill) = &mut self.spill {
+            spill.push(position, size, ticket);
+        }
+    }
+
+    /// What to read from the disk, if the entries in memory come to an end.
+    pub fn wish(&mut self, limit: usize) -> Option<Wish> {
+        let window = usize::from(self.window);
+        let ahead = self.entries.len() - self.open;
+        if ahead > window / 2 || (self.bytes >= limit && ahead > 0) {
+            return None;
+        }
+        self.spill.as_mut()?.wish(window.clamp(16, 256), limit)
+    }
+
+    /// Takes what was read from the disk. Returns how many messages turned out to be gone, `None`
+    /// if they are not wanted any more.
+    pub fn loaded(&mut self, wish: &Wish, loaded: &Loaded) -> Option<usize> {
+        self.spill.as_mut()?.loaded(wish, loaded)
+    }
+
+    /// Puts an entry that was read from the disk behind those in memory.
+    pub fn push_loaded(&mut self, mut entry: Entry) {
+        if self.sent.is_some_and(|sent| entry.position <= sent) {
+            entry.attempts = entry.attempts.max(1);
+        }
+        self.bytes += entry.message.size();
+        self.entries.push_back(entry);
+    }
+
+    /// Takes the first message that waits out, to make room.
+    pub fn drop_oldest(&mut self, store: Option<&dyn Store>, owner: u64) -> Option<Dropped> {
+        if self.open < self.entries.len() {
+            return self.drop_next().map(Dropped::Entry);
+        }
+        let queue = QueueId {
+            owner,
+            lane: self.number(),
+        };
+        let spill = self.spill.as_mut().filter(|spill| !spill.is_reading())?;
+        let (position, size) = store?.drop_first(queue, spill.behind())?;
+        spill.dropped_first(position, size);
+        Some(Dropped::Spilled { size })
+    }
+
+    /// The next message to send, if the window has room and it is on disk as far as it must be.
     pub fn due(&mut self) -> Option<&mut Entry> {
         if self.open >= usize::from(self.window) {
             return None;
         }
         let oldest = self.entries.front()?.position;
         let entry = self.entries.get_mut(self.open)?;
+        if let Some(ticket) = &entry.ticket {
+            if !ticket.is_durable() {
+                return None;
+            }
+            entry.ticket = None;
+        }
         let apart = entry.position.abs_diff(oldest);
         (apart < POSITIONS_PER_CYCLE).then_some(entry)
     }
@@ -106,30 +260,27 @@ impl Lane {
         );
         let entry = &mut self.entries[self.open];
         entry.attempts = entry.attempts.saturating_add(1);
+        self.sent = self.sent.max(Some(entry.position));
         self.open += 1;
     }
 
     /// Removes the message that [`Lane::due`] offered instead of sending it.
     pub fn drop_next(&mut self) -> Option<Entry> {
-        self.entries.remove(self.open)
+        self.remove(self.open)
     }
 
-    /// Marks an open message as received by the client. `false` if it is not open.
-    pub fn receive(&mut self, position: Position) -> bool {
-        match self.find(position) {
-            Some(at) => {
-                self.entries[at].received = true;
-                true
-            }
-            None => false,
-        }
+    /// Marks an open message as received by the client and returns it, if it is open.
+    pub fn receive(&mut self, position: Position) -> Option<&Entry> {
+        let at = self.find(position)?;
+        self.entries[at].received = true;
+        self.entries.get(at)
     }
 
     /// Removes an open message.
     pub fn settle(&mut self, position: Position) -> Option<Entry> {
         let at = self.find(position)?;
         self.open -= 1;
-        self.entries.remove(at)
+        self.remove(at)
     }
 
     /// Removes all open messages up to and including one, in the order they were sent.
@@ -138,23 +289,47 @@ impl Lane {
             return Vec::new();
         };
         self.open -= at + 1;
-        self.entries.drain(..=at).collect()
+        let settled: Vec<_> = self.entries.drain(..=at).collect();
+        for entry in &settled {
+            self.bytes = self.bytes.saturating_sub(entry.message.size());
+        }
+        settled
     }
 
     /// Puts a message that was not taken first in the line of those that wait.
     pub fn requeue(&mut self, entry: Entry) {
+        self.bytes += entry.message.size();
         self.entries.insert(self.open, entry);
     }
 
-    /// The connection is gone: all that was open waits again, in order.
+    /// The connection is gone: all that was open waits again, in order. A stored lane forgets
+    /// what is in memory, unless it would have to give it back to a group one day.
     pub fn reset(&mut self) {
         self.open = 0;
+        let from_group = self.entries.iter().any(|entry| entry.group.is_some());
+        let Some(spill) = self.spill.as_mut().filter(|_| !from_group) else {
+            return;
+        };
+        let entries = self.entries.iter();
+        spill.take_back(entries.map(|entry| {
+            let size = entry.message.size();
+            (entry.position, size, entry.ticket.as_ref())
+        }));
+        self.entries = VecDeque::new();
+        self.bytes = 0;
     }
 
-    /// Empties the lane.
+    /// Empties the lane of what is in memory.
     pub fn drain(&mut self) -> impl Iterator<Item = Entry> + '_ {
         self.open = 0;
+        self.bytes = 0;
         self.entries.drain(..)
+    }
+
+    fn remove(&mut self, at: usize) -> Option<Entry> {
+        let entry = self.entries.remove(at)?;
+        self.bytes = self.bytes.saturating_sub(entry.message.size());
+        Some(entry)
     }
 
     fn find(&self, position: Position) -> Option<usize> {
@@ -182,6 +357,8 @@ mod tests {
             received: false,
             matched: SmallVec::new(),
             group: None,
+            stored: None,
+            ticket: None,
         }
     }
 
@@ -219,7 +396,7 @@ mod tests {
     fn after_a_reset_all_comes_again_in_order_and_says_so() {
         let mut lane = lane(3, 3);
         send_all(&mut lane);
-        lane.receive(1);
+        assert!(lane.receive(1).is_some());
         lane.reset();
         let first = lane.due().unwrap();
         assert_eq!((first.position, first.attempts), (0, 1));

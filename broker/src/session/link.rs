@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use protocols::connection::{Cause, CloseReason, Connection};
 use protocols::{Command, Outbox, Output};
 
+use crate::store::Seq;
 use crate::telemetry::ProtocolMetrics;
 
 /// The connection side of a session: the protocol's state machine and what it has written.
@@ -33,6 +34,10 @@ pub struct Link {
     pub hard_bytes: usize,
     /// Set when the connection is over.
     pub end: Option<CloseReason>,
+    /// Whether its task is to see what the session has for it, see [`Link::nudge`].
+    pub nudged: bool,
+    /// Nothing is written before this unit is on disk: the login that made it promises a session.
+    pub cork: Seq,
     /// Messages dropped since the client was last told.
     pub gap: u64,
     /// How many more batches this client may hold up before it is left to itself.
@@ -68,6 +73,8 @@ impl Link {
             stalled: false,
             hard_bytes: usize::MAX,
             end: None,
+            nudged: false,
+            cork: 0,
             gap: 0,
             patience: PATIENCE,
             way_back,
@@ -94,6 +101,14 @@ impl Link {
         match &mut self.sleeper {
             Some(held) => held.clone_from(waker),
             None => self.sleeper = Some(waker.clone()),
+        }
+    }
+
+    /// There may be something new to send: the task looks for it.
+    pub fn nudge(&mut self) {
+        self.nudged = true;
+        if let Some(waker) = self.take_writer() {
+            waker.wake();
         }
     }
 

@@ -12,7 +12,9 @@ mod delivery;
 mod group;
 mod lane;
 mod link;
+mod record;
 mod route;
+mod spill;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -21,19 +23,23 @@ use bytestring::ByteString;
 use hashbrown::HashMap;
 use parking_lot::{Mutex, MutexGuard};
 use protocols::connection::{
-    CloseReason, Lane as LaneChoice, Overlap, Position, SubscribeRequest, SubscriptionId, Will,
+    CloseReason, Lane as LaneChoice, Matched, Overlap, Position, SubscribeRequest, SubscriptionId,
+    Will,
 };
 use protocols::model::{QoS, Timestamp};
 use tokio::sync::Notify;
 
-pub use batch::Batch;
-pub use delivery::{Outcome, Settled, Taken, Terms};
+pub use batch::{Batch, Queue};
+pub use delivery::{Offer, Outcome, Settled, Taken, Terms};
 pub use group::{Group, GroupBounds, GroupName, TEMPORARY};
-pub use lane::{Entry, Lane};
+pub use lane::{Dropped, Entry, Lane, Share};
 pub use link::{Link, PATIENCE, WayBack};
+pub use record::Restart;
 pub use route::{Plan, Route, SubRoute, Target};
+pub use spill::{Spill, Wish};
 
 use crate::router::Cursor;
+use crate::store::Store;
 
 /// One client's state, with or without a connection.
 #[derive(Debug)]
@@ -46,6 +52,12 @@ pub struct Session {
     pub user: Option<ByteString>,
     /// Told when its outbox was emptied.
     pub drained: Notify,
+    /// Where it is kept, if it outlives its connections.
+    pub store: Option<Arc<dyn Store>>,
+    /// Held by the connection that has the session while it carries out what it has read: who
+    /// takes the session over waits for that, so that nothing of the old connection comes behind
+    /// the new one. Taken before any other lock.
+    pub turn: Mutex<()>,
     state: Mutex<State>,
 }
 
@@ -56,6 +68,10 @@ pub struct Bounds {
     pub queue_messages: usize,
     /// Bytes of messages that may wait.
     pub queue_bytes: usize,
+    /// Whether a full queue drops its oldest message instead of the one that comes.
+    pub drop_oldest: bool,
+    /// Bytes of a stored queue's messages that are kept in memory; the others are on disk only.
+    pub memory_bytes: usize,
     /// Bytes in the outbox above which QoS 0 messages are dropped and others wait.
     pub outbox_bytes: usize,
     /// Bytes in the outbox above which the connection is given up.
@@ -126,6 +142,7 @@ impl Session {
         client_id: ByteString,
         user: Option<ByteString>,
         bounds: Bounds,
+        store: Option<Arc<dyn Store>>,
     ) -> Self {
         let state = State {
             link: None,
@@ -152,8 +169,15 @@ impl Session {
             client_id,
             user,
             drained: Notify::new(),
+            store,
+            turn: Mutex::default(),
             state: Mutex::new(state),
         }
+    }
+
+    /// Whether it survives a crash of the broker.
+    pub fn is_stored(&self) -> bool {
+        self.store.is_some()
     }
 
     /// Locks the state. Held for one step at a time, never across an await.
@@ -207,9 +231,13 @@ impl State {
         (self.queued, self.queued_bytes)
     }
 
-    /// Sets the window of the session's own lane.
-    pub fn set_window(&mut self, window: u16) {
-        self.lane_mut(None, window, false).window = window;
+    /// Sets the window of the session's own lane, which is stored if the session is.
+    pub fn set_window(&mut self, window: u16, stored: bool) {
+        let lane = self.lane_mut(None, window, false);
+        lane.window = window;
+        if stored {
+            lane.store();
+        }
     }
 
     /// Adds or replaces a subscription and says whether its key was there before.
@@ -217,6 +245,7 @@ impl State {
         &mut self,
         request: SubscribeRequest,
         group: Option<Arc<Group>>,
+        stored: bool,
     ) -> (Subscription, Option<Subscription>) {
         let old = self.subscriptions.remove(&request.key);
         let id = match &old {
@@ -230,6 +259,9 @@ impl State {
             let lane = self.lane_mut(Some(id), in_flight, request.auto_settle);
             lane.window = in_flight;
             lane.auto_settle = request.auto_settle;
+            if stored && request.durable {
+                lane.store();
+            }
         }
         let new = Subscription { id, request, group };
         self.subscriptions
@@ -247,7 +279,9 @@ impl State {
             .iter()
             .position(|lane| lane.owner == Some(old.id))
         {
-            left.extend(self.lanes.remove(at).drain());
+            let mut lane = self.lanes.remove(at);
+            self.forget_spilled(&lane);
+            left.extend(lane.drain());
             self.forget(&left);
         }
         Some((old, left))
@@ -288,5 +322,14 @@ impl State {
             self.queued = self.queued.saturating_sub(1);
             self.queued_bytes = self.queued_bytes.saturating_sub(entry.message.size());
         }
+        if self.queued == 0 {
+            // What was on disk only is known about, not to the byte.
+            self.queued_bytes = 0;
+        }
+    }
+
+    fn forget_spilled(&mut self, lane: &Lane) {
+        self.queued = self.queued.saturating_sub(lane.spilled());
+        self.queued_bytes = self.queued_bytes.saturating_sub(lane.spilled_bytes());
     }
 }

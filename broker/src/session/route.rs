@@ -37,6 +37,8 @@ pub struct SubRoute {
     pub own_lane: bool,
     /// Whether it is delivered apart from other subscriptions of its session.
     pub apart: bool,
+    /// Whether it stays while its client is away.
+    pub durable: bool,
 }
 
 /// Who gets a message on a topic: computed once per topic and cached.
@@ -69,6 +71,7 @@ impl SubRoute {
             retain_as_published: request.retain_as_published,
             own_lane: matches!(request.lane, Lane::Own { .. }),
             apart: overlap == Overlap::Each,
+            durable: request.durable,
         }
     }
 
@@ -116,6 +119,13 @@ impl FromIterator<Route> for Plan {
 }
 
 impl Target {
+    /// Whether the session keeps the message in the store.
+    pub fn stores(&self, message: &Message) -> bool {
+        let mut subs = self.subs.iter();
+        self.session.is_stored()
+            && subs.any(|sub| sub.durable && sub.effective(message.qos) > QoS::AtMostOnce)
+    }
+
     /// Delivers a message to the session; `true` if it went or will go to the client.
     #[inline]
     pub fn deliver(&self, message: &Arc<Message>, batch: &mut Batch) -> bool {

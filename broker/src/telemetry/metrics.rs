@@ -14,6 +14,7 @@ use protocols::connection::{Cause, RefusalCode};
 use protocols::model::QoS;
 
 use super::{Counter, Gauge};
+use crate::store::JournalStats;
 
 /// Everything that is counted; one for the whole process.
 #[derive(Debug)]
@@ -288,6 +289,11 @@ impl Metrics {
     /// All metrics in Prometheus' text format 0.0.4
     /// (`Content-Type: text/plain; version=0.0.4`).
     pub fn render(&self) -> String {
+        self.render_with(None)
+    }
+
+    /// The same with the store's figures.
+    pub fn render_with(&self, store: Option<&JournalStats>) -> String {
         let mut text = Text(String::with_capacity(8 * 1024));
         text.family("build_info", "gauge", "The version that runs.");
         let version = [("version", env!("CARGO_PKG_VERSION"))];
@@ -295,6 +301,7 @@ impl Metrics {
         self.render_protocols(&mut text);
         self.render_state(&mut text);
         self.render_families(&mut text);
+        super::store::render(&mut text, store);
         text.0
     }
 
@@ -510,17 +517,22 @@ impl<const N: usize> Family<N> {
 }
 
 /// The text format.
-struct Text(String);
+pub(super) struct Text(String);
 
 impl Text {
-    fn family(&mut self, name: &str, kind: &str, help: &str) {
+    pub(super) fn family(&mut self, name: &str, kind: &str, help: &str) {
         let _ = writeln!(
             self.0,
             "# HELP polycast_{name} {help}\n# TYPE polycast_{name} {kind}"
         );
     }
 
-    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl std::fmt::Display) {
+    pub(super) fn sample(
+        &mut self,
+        name: &str,
+        labels: &[(&str, &str)],
+        value: impl std::fmt::Display,
+    ) {
         let _ = write!(self.0, "polycast_{name}");
         for (index, (label, text)) in labels.iter().enumerate() {
             let before = if index == 0 { '{' } else { ',' };

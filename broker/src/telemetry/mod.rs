@@ -7,6 +7,7 @@
 mod counter;
 mod log;
 mod metrics;
+mod store;
 mod untrusted;
 
 pub use counter::{Counter, Gauge};

@@ -18,7 +18,7 @@ use crate::tongue::{Said, Tongue};
 pub(crate) const START: Timestamp = Timestamp(1_000_000_000);
 
 pub(crate) struct Story {
-    hub: Hub,
+    hub: Arc<Hub>,
     batch: Batch,
     links: u64,
     /// Numbers for publishes and subscriptions.
@@ -40,7 +40,7 @@ impl Story {
         let router = Router::new(CacheLimits::default());
         let metrics = Arc::new(Metrics::default());
         Self {
-            hub: Hub::new(bounds(), router, retained, metrics),
+            hub: Hub::new(bounds(), router, retained, metrics, None),
             batch: Batch::new(START),
             links: 0,
             numbers: 0,
@@ -158,7 +158,7 @@ impl Story {
                 self.hub.pump(session, &mut self.batch);
             }
             Command::Settle { token, settle } => {
-                assert!(self.hub.settle(session, settle, &mut self.batch));
+                assert!(self.hub.settle(session, settle, false, &mut self.batch));
                 if let Some(token) = token {
                     let result = Ok(());
                     self.reply(client, Reply::Settled { token, result });
@@ -206,8 +206,21 @@ fn bounds() -> HubBounds {
             queue_bytes: 1 << 20,
             outbox_bytes: 1 << 20,
             outbox_hard_bytes: 1 << 21,
+            drop_oldest: false,
+            memory_bytes: 1 << 16,
+        },
+        stored_session: Bounds {
+            queue_messages: 100,
+            queue_bytes: 1 << 20,
+            outbox_bytes: 1 << 20,
+            outbox_hard_bytes: 1 << 21,
+            drop_oldest: false,
+            memory_bytes: 1 << 16,
         },
         group: GroupBounds {
+            memory_bytes: 1 << 16,
+            stored_messages: 10,
+            stored_bytes: 1 << 20,
             messages: 100,
             bytes: 1 << 20,
             total_bytes: 1 << 24,

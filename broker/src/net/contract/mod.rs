@@ -8,6 +8,7 @@
 //! There are no sockets, and the clock is a pretended one: nothing depends on timing.
 
 mod dialect;
+mod durable;
 mod ending;
 mod exchange;
 mod framing;

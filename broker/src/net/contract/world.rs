@@ -9,7 +9,7 @@ use bytes::BytesMut;
 use protocols::Limits;
 use protocols::connection::WebSocketUse;
 use protocols::websocket::frame::OpCode;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::io::{AsyncRead as _, AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::task::JoinHandle;
 
 use super::dialect::{Event, Publish, Speaker, asking, plain};
@@ -19,6 +19,7 @@ use crate::hub::{Hub, HubBounds};
 use crate::net::{Admission, AdmissionLimits, Arrival, Live, Net};
 use crate::router::{CacheLimits, Retained, RetainedLimits, Router};
 use crate::session::{Bounds, GroupBounds};
+use crate::store::Store;
 use crate::telemetry::Metrics;
 
 /// Bytes of a frame before the login and after it.
@@ -48,6 +49,11 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new() -> Self {
+        Self::on(None)
+    }
+
+    /// With a store.
+    pub(super) fn on(store: Option<Arc<dyn Store>>) -> Self {
         let hub = Hub::new(
             bounds(),
             Router::new(CacheLimits::default()),
@@ -56,6 +62,7 @@ impl World {
                 bytes: 1 << 20,
             }),
             Arc::new(Metrics::default()),
+            store,
         );
         let admission = Admission::new(AdmissionLimits {
             connections: 100,
@@ -64,7 +71,7 @@ impl World {
             burst: 100,
             half_open: 100,
         });
-        let net = Net::new(Arc::new(hub), Clock::pretended(), admission, live());
+        let net = Net::new(hub, Clock::pretended(), admission, live());
         Self { net: Arc::new(net) }
     }
 
@@ -243,6 +250,16 @@ impl Client {
         assert_eq!(self.next().await, event, "{}", self.speaker);
     }
 
+    /// Whether the broker has said nothing that was not looked at.
+    pub(super) fn has_nothing(&mut self) -> bool {
+        let mut buffer = [0; 1];
+        let mut into = tokio::io::ReadBuf::new(&mut buffer);
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        let read = std::pin::Pin::new(&mut self.socket).poll_read(&mut cx, &mut into);
+        self.bytes.extend_from_slice(into.filled());
+        read.is_pending() && self.events.is_empty() && self.stream.is_empty()
+    }
+
     /// Asserts that the broker says this and closes, and that it is done with the connection once
     /// this side is closed too.
     pub(super) async fn expect_rest(mut self, expected: &[Event]) {
@@ -340,8 +357,21 @@ fn bounds() -> HubBounds {
             queue_bytes: 1 << 20,
             outbox_bytes: OUTBOX_BYTES,
             outbox_hard_bytes: 1 << 20,
+            drop_oldest: false,
+            memory_bytes: 1 << 16,
+        },
+        stored_session: Bounds {
+            queue_messages: 100,
+            queue_bytes: 1 << 20,
+            outbox_bytes: OUTBOX_BYTES,
+            outbox_hard_bytes: 1 << 20,
+            drop_oldest: false,
+            memory_bytes: 1 << 16,
         },
         group: GroupBounds {
+            memory_bytes: 1 << 16,
+            stored_messages: 10,
+            stored_bytes: 1 << 20,
             messages: 100,
             bytes: 1 << 20,
             total_bytes: 16 << 20,
