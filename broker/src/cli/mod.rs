@@ -2,6 +2,7 @@
 
 mod client;
 mod configuration;
+mod data;
 mod options;
 mod output;
 mod publish;
@@ -38,6 +39,8 @@ enum Command {
     Publish(Box<publish::Publish>),
     /// Subscribe and print messages, from any broker and over any of the protocols
     Subscribe(Box<subscribe::Subscribe>),
+    /// Look after the store of a stopped broker: statistics, check, export, import
+    Data(data::Data),
     /// Say what is wrong with the configuration, all of it
     CheckConfig(configuration::Check),
     /// Print the default configuration with every key explained
@@ -59,6 +62,7 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Publish(arguments) => publish::run(&arguments),
         Command::Subscribe(arguments) => subscribe::run(&arguments),
+        Command::Data(arguments) => data::run(&arguments),
         Command::CheckConfig(arguments) => configuration::check(&arguments),
         Command::DefaultConfig(arguments) => configuration::default(&arguments),
     }
