@@ -502,34 +502,97 @@ def away(broker, topic: str) -> str:
     return client.client_id
 
 
-def back(broker, client_id: str, topic: str) -> list[bytes]:
-    """What it gets when it comes back."""
+def back(broker, client_id: str, topic: str, count: int | None = None) -> list[bytes]:
+    """What it gets when it comes back: so many messages and no more, or whatever there is."""
     client = mqtt.Client.open(broker.mqtt, client_id=client_id, clean=False)
-    client.publish(topic, b"end")
-    bodies = []
+    bodies = [message.payload for message in client.messages(count or 0)]
+    client.publish(topic, b"end", qos=1 if count is None else 0)
     while (body := client.message().payload) != b"end":
         bodies.append(body)
     return bodies
 
 
 def test_session_queue_messages(start_broker):
-    broker = start_broker(limits__session_queue_messages=3)
+    broker = start_broker(limits__session_queue_messages=3, store__persistence="none")
     client_id, sender = away(broker, "t"), mqtt.Client.open(broker.mqtt)
     for number in range(5):
         sender.publish("t", str(number), qos=1)
-    assert back(broker, client_id, "t") == [b"0", b"1", b"2"]
+    assert back(broker, client_id, "t", 3) == [b"0", b"1", b"2"]
     assert broker.metric("polycast_messages_dropped_total", reason="queue_full") == 2
 
 
 def test_session_queue_size(start_broker):
     broker = start_broker(
-        limits__session_queue_size="4KiB", limits__packet_size="4KiB", **SMALL
+        limits__session_queue_size="4KiB", limits__packet_size="4KiB", store__persistence="none", **SMALL
     )
     client_id, sender = away(broker, "t"), mqtt.Client.open(broker.mqtt)
     for _ in range(5):
         sender.publish("t", bytes(1000), qos=1)
-    assert 1 <= len(back(broker, client_id, "t")) <= 4
+    assert len(back(broker, client_id, "t", 3)) == 3
     assert broker.metric("polycast_messages_dropped_total", reason="queue_full") >= 1
+
+
+def test_stored_queue_messages(start_broker):
+    broker = start_broker(limits__stored_queue_messages=3)
+    client_id, sender = away(broker, "t"), mqtt.Client.open(broker.mqtt)
+    for number in range(5):
+        sender.publish("t", str(number), qos=1)
+    assert back(broker, client_id, "t", 3) == [b"0", b"1", b"2"]
+    assert broker.metric("polycast_messages_dropped_total", reason="queue_full") == 2
+    for number in range(3):
+        sender.publish("$queue/q", str(number), qos=1)
+    assert sender.publish("$queue/q", b"3", qos=1).reason == 0x97
+    refused(broker, "mqtt", "quota")
+
+
+def test_full_queue_drops(start_broker):
+    broker = start_broker(limits__stored_queue_messages=3, limits__full_queue_drops="oldest")
+    client_id, sender = away(broker, "t"), mqtt.Client.open(broker.mqtt)
+    for number in range(5):
+        sender.publish("t", str(number), qos=1)
+    assert back(broker, client_id, "t", 3) == [b"2", b"3", b"4"]
+    assert broker.metric("polycast_messages_dropped_total", reason="queue_full") == 2
+
+
+def test_stored_queue_size(start_broker):
+    broker = start_broker(
+        limits__stored_queue_size="4KiB", limits__packet_size="4KiB", limits__group_queue_size="4KiB", **SMALL
+    )
+    client_id, sender = away(broker, "t"), mqtt.Client.open(broker.mqtt)
+    for _ in range(5):
+        sender.publish("t", bytes(1000), qos=1)
+    assert len(back(broker, client_id, "t", 3)) == 3
+    assert broker.metric("polycast_messages_dropped_total", reason="queue_full") >= 1
+
+
+def test_stored_queue_memory(start_broker):
+    """Whatever is in memory, all of it comes, in order."""
+    broker = start_broker(limits__stored_queue_memory="1KiB")
+    client_id, sender = away(broker, "t"), mqtt.Client.open(broker.mqtt)
+    for number in range(100):
+        sender.publish("t", number.to_bytes(2) + bytes(500), qos=1)
+    assert [int.from_bytes(body[:2]) for body in back(broker, client_id, "t", 100)] == list(range(100))
+
+
+def test_store_size(start_broker):
+    broker = start_broker(limits__store_size="4MiB", store__segment_size="256KiB")
+    client_id, sender = away(broker, "t"), mqtt.Client.open(broker.mqtt)
+    taken = 0
+    while (reason := sender.publish("t", bytes(50_000), qos=1).reason) == 0:
+        taken += 1
+        assert taken < 200, "the bound does not hold"
+    assert reason == 0x97 and taken > 20
+    refused(broker, "mqtt", "quota")
+    assert len(back(broker, client_id, "t", taken)) == taken
+    until(lambda: sender.publish("t", b"x", qos=1).reason < 0x80, "there is room again")
+
+
+def test_store_free_min(start_broker):
+    broker = start_broker(limits__store_free_min="1000GiB")
+    client_id, sender = away(broker, "t"), mqtt.Client.open(broker.mqtt)
+    assert sender.publish("t", b"x", qos=1).reason == 0x97
+    assert sender.publish("elsewhere", b"x", qos=1).reason == 0x10
+    assert back(broker, client_id, "t", 0) == []
 
 
 def fill(broker, topic: str, size: int = 100_000, count: int = 200) -> None:
@@ -610,7 +673,7 @@ def test_retained_size(start_broker):
 
 
 def test_group_queue_messages(start_broker):
-    broker = start_broker(limits__group_queue_messages=2)
+    broker = start_broker(limits__group_queue_messages=2, store__persistence="none")
     client = stomp.Client.open(broker.stomp)
     client.publish("/queue/q", b"1")
     client.publish("/queue/q", b"2")
@@ -626,7 +689,7 @@ def test_group_queue_messages(start_broker):
 
 def test_group_queue_size(start_broker):
     broker = start_broker(
-        limits__group_queue_size="4KiB", limits__packet_size="4KiB", **SMALL
+        limits__group_queue_size="4KiB", limits__packet_size="4KiB", store__persistence="none", **SMALL
     )
     client = mqtt.Client.open(broker.mqtt)
     reasons = [client.publish("$queue/q", bytes(1000), qos=1).reason for _ in range(5)]
