@@ -77,6 +77,23 @@ impl Durable {
         self.story.publish(message(topic, payload, qos));
     }
 
+    /// The client takes all that there is for it, and settles each message.
+    fn drain(&mut self, client: &Client) -> Vec<String> {
+        let mut got = Vec::new();
+        loop {
+            let deliveries = client.deliveries();
+            if deliveries.is_empty() {
+                return got;
+            }
+            for (payload, position, _) in deliveries {
+                got.push(payload);
+                assert!(self.story.settle(client, Settle::Done(position)));
+                client.reads(&mut self.story);
+            }
+            self.sync(&[client]);
+        }
+    }
+
     /// Publishes for a client, and says which unit the answer waits for.
     fn publish_for(&mut self, client: &Client, publish: Publish) -> u64 {
         let Story { hub, batch, .. } = &mut self.story;
@@ -352,19 +369,7 @@ fn a_long_queue_is_on_disk_only_and_drains_in_order() {
     world.sync(&[]);
     let reader = world.connect(lasting("r"));
     world.sync(&[&reader]);
-    let mut got = Vec::new();
-    loop {
-        let deliveries = reader.deliveries();
-        if deliveries.is_empty() {
-            break;
-        }
-        for (payload, position, _) in deliveries {
-            got.push(payload);
-            assert!(world.story.settle(&reader, Settle::Done(position)));
-            reader.reads(&mut world.story);
-        }
-        world.sync(&[&reader]);
-    }
+    let got = world.drain(&reader);
     assert_eq!(got, expected);
     world.store.commit();
     assert_eq!(world.store.queued(), 0);
@@ -470,19 +475,7 @@ fn retained_messages_for_a_subscription_go_on_after_a_crash() {
     world.crash();
     let reader = world.connect(lasting("r"));
     world.sync(&[&reader]);
-    let mut got = Vec::new();
-    loop {
-        let deliveries = reader.deliveries();
-        if deliveries.is_empty() {
-            break;
-        }
-        for (payload, position, _) in deliveries {
-            got.push(payload);
-            assert!(world.story.settle(&reader, Settle::Done(position)));
-            reader.reads(&mut world.story);
-        }
-        world.sync(&[&reader]);
-    }
+    let got = world.drain(&reader);
     let expected: Vec<String> = (0..9).map(|number| number.to_string()).collect();
     assert_eq!(
         got, expected,
