@@ -92,6 +92,12 @@ class Broker:
         if number == signal.SIGTERM and code != 0:
             raise BrokerFailed(f"exit code {code} after SIGTERM\n{self.tail()}")
 
+    def freeze(self) -> None:
+        """Stops it where it stands: none of its threads runs on, though one may be within a call of the system."""
+        self.process.send_signal(signal.SIGSTOP)
+        while states(self.process.pid) & set("RS"):
+            os.sched_yield()
+
     def expect_end(self) -> None:
         """What ends from now on ends because of us."""
         self.up.clear()
@@ -115,6 +121,17 @@ class Broker:
 def plain_environment() -> dict[str, str]:
     """The environment without variables that would be settings."""
     return {name: value for name, value in os.environ.items() if not name.startswith("POLYCAST_")}
+
+
+def states(pid: int) -> set[str]:
+    """The letters of proc(5) for what the threads of a process do: running, sleeping, stopped, waiting for a disk."""
+    found = set()
+    for path in pathlib.Path(f"/proc/{pid}/task").glob("*/stat"):
+        try:
+            found.add(path.read_text().rpartition(")")[2].split()[0])
+        except (FileNotFoundError, ProcessLookupError):
+            pass  # The thread has just ended.
+    return found
 
 
 def accepts(port: int) -> bool:

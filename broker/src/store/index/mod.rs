@@ -316,11 +316,14 @@ impl Index {
         guarded(|| Ok(self.db.size_on_disk()?))
     }
 
-    /// Writes what is left and closes the files.
+    /// Writes what is left and closes the files: they may be opened again when this returns.
     pub(super) fn close(self) -> Result<(), IndexError> {
         apart("close", CLOSE_LIMIT, move || {
             let flushed = self.flush();
+            let file = fs::File::open(self.path.join("db"))?;
             drop(self);
+            // Threads of sled may hold its lock a moment longer.
+            file.lock()?;
             flushed
         })
     }

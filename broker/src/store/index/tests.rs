@@ -497,3 +497,15 @@ fn damaged_files_are_noticed() {
     }
     println!("{errors} of 40 damaged copies are reported, the others are of an earlier time");
 }
+
+#[test]
+fn a_closed_index_can_be_opened_at_once() {
+    let root = tempfile::tempdir().unwrap();
+    for round in 1..=40 {
+        let index = Index::open(root.path()).unwrap();
+        let mut changes = Changes::default();
+        changes.known(round);
+        index.apply(&changes, 1).unwrap();
+        index.close().unwrap();
+    }
+}

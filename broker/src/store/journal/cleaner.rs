@@ -4,13 +4,16 @@
 //! When all of them are on disk nothing is live in the segment, and it is removed. Since a
 //! segment is freed only when most of the journal is dead, a byte is copied once on average.
 
-use tracing::error;
+use std::io;
+use std::time::{Duration, Instant};
+
+use tracing::{error, warn};
 
 use super::super::codec::{self, Scanned};
 use super::super::{Op, Seq};
 use super::Shared;
 use super::directory::segment_name;
-use super::disk::read_all;
+use super::disk::{is_unreadable, read_around};
 use super::intake::Window;
 use super::memory::Memory;
 use super::queue::Place;
@@ -20,6 +23,8 @@ use super::stats::add;
 /// What is copied before a window that somebody waits for, and else.
 const COPIED_IN_BETWEEN: usize = 256 * 1024;
 const COPIED_AT_REST: usize = 1024 * 1024;
+/// When it is tried again to read a segment, if the system has no means to do so just now.
+const RETRY: Duration = Duration::from_secs(1);
 /// What is looked at for that.
 const READ_AT_ONCE: usize = 1024 * 1024;
 
@@ -27,6 +32,8 @@ const READ_AT_ONCE: usize = 1024 * 1024;
 #[derive(Debug, Default)]
 pub(super) struct Cleaner {
     segment: Option<Segment>,
+    /// Not before this: a segment could not be read.
+    rests_until: Option<Instant>,
 }
 
 /// The segment that is being freed.
@@ -47,7 +54,8 @@ impl Cleaner {
 
     /// Whether the oldest segment should be freed. `left` bytes of the active one are free.
     pub(super) fn is_due(&mut self, shared: &Shared, active: u32, left: u64) -> bool {
-        let due = is_due(shared, active, left);
+        let rests = self.rests_until.is_some_and(|until| Instant::now() < until);
+        let due = !rests && is_due(shared, active, left);
         if !due {
             self.forget();
         }
@@ -65,7 +73,13 @@ impl Cleaner {
         let number = shared.memory.lock().segments.first();
         let mut segment = match self.segment.take() {
             Some(segment) if segment.number == number => segment,
-            _ => read(shared, number),
+            _ => match read(shared, number) {
+                Some(segment) => segment,
+                None => {
+                    self.rests_until = Some(Instant::now() + RETRY);
+                    return;
+                }
+            },
         };
         if segment.is_over {
             // All of it that can be read was copied, and there is something live left.
@@ -143,20 +157,28 @@ fn is_due(shared: &Shared, active: u32, left: u64) -> bool {
     wanted && (!blocked || free >= needed)
 }
 
-fn read(shared: &Shared, number: u32) -> Segment {
+/// The segment, unless it cannot be read now. One that is not there has nothing in it.
+fn read(shared: &Shared, number: u32) -> Option<Segment> {
     let file = shared.files.open(shared, number);
-    let bytes = file.and_then(|file| read_all(file.as_ref()));
-    let bytes = bytes.unwrap_or_else(|problem| {
-        let path = shared.disk.path(&segment_name(number));
-        error!(path = %path.display(), error = %problem, "cannot read a segment");
-        Vec::new()
-    });
-    Segment {
+    let bytes = match file.and_then(|file| read_around(file.as_ref())) {
+        Ok(bytes) => bytes,
+        Err(problem) if problem.kind() == io::ErrorKind::NotFound => Vec::new(),
+        Err(problem) if is_unreadable(&problem) => {
+            shared.fail_to_read(number, &problem);
+            return None;
+        }
+        Err(problem) => {
+            let path = shared.disk.path(&segment_name(number));
+            warn!(path = %path.display(), error = %problem, "cannot read a segment just now");
+            return None;
+        }
+    };
+    Some(Segment {
         number,
         bytes,
         at: HEADER,
         is_over: false,
-    }
+    })
 }
 
 /// Forgets what is in a segment that cannot be read.

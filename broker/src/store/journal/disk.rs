@@ -13,6 +13,9 @@ use std::sync::Arc;
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
 use rustix::io::Errno;
 
+/// What a disk reads at once or not at all.
+const SECTOR: usize = 4096;
+
 /// A directory with files in it.
 pub(super) trait Disk: Send + Sync + Debug {
     /// Creates a file that has all its space already, zeros. The file must not exist.
@@ -72,6 +75,52 @@ pub(super) fn read_all(file: &dyn DiskFile) -> io::Result<Vec<u8>> {
     let mut content = vec![0; bytes];
     let read = file.read_at(0, &mut content)?;
     content.truncate(read);
+    Ok(content)
+}
+
+/// Whether an error says that the disk cannot read what is there (`EIO`).
+pub(super) fn is_unreadable(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::IO.raw_os_error())
+}
+
+/// Fills `bytes` from an offset, up to the first of them that the disk cannot read.
+pub(super) fn read_before(file: &dyn DiskFile, offset: u64, bytes: &mut [u8]) -> io::Result<usize> {
+    match file.read_at(offset, bytes) {
+        Err(error) if is_unreadable(&error) => {}
+        whole => return whole,
+    }
+    let mut read = 0;
+    while read < bytes.len() {
+        let at = offset + read as u64;
+        // Up to where the next sector begins.
+        let length = SECTOR - usize::try_from(at % SECTOR as u64).unwrap_or(0);
+        let end = bytes.len().min(read + length);
+        match file.read_at(at, &mut bytes[read..end]) {
+            Err(error) if read == 0 || !is_unreadable(&error) => return Err(error),
+            Ok(more) if more > 0 => read += more,
+            Ok(_) | Err(_) => break,
+        }
+    }
+    Ok(read)
+}
+
+/// All of a segment that can be read: where the disk cannot, there are zeros. An error if its
+/// beginning cannot be read either, because then it is not for bad sectors.
+pub(super) fn read_around(file: &dyn DiskFile) -> io::Result<Vec<u8>> {
+    match read_all(file) {
+        Err(error) if is_unreadable(&error) => {}
+        whole => return whole,
+    }
+    let bytes = usize::try_from(file.bytes()?).map_err(|_| io::ErrorKind::FileTooLarge)?;
+    let mut content = vec![0; bytes];
+    for (number, sector) in content.chunks_mut(SECTOR).enumerate() {
+        match file.read_at((number * SECTOR) as u64, sector) {
+            // What it may have read of it before is not to be taken for more than that.
+            Err(error) if is_unreadable(&error) && number > 0 => sector.fill(0),
+            Err(error) => return Err(error),
+            Ok(_) => {}
+        }
+    }
     Ok(content)
 }
 

@@ -376,6 +376,16 @@ impl Shared {
         }
     }
 
+    /// The disk cannot read a segment at all.
+    fn fail_to_read(&self, segment: u32, problem: &std::io::Error) {
+        let path = self.disk.path(&directory::segment_name(segment));
+        self.fail(&format!(
+            "{}: cannot read the journal: {problem}; polycast ends, because the disk has failed: \
+             check it, then start it again",
+            path.display()
+        ));
+    }
+
     fn now(&self) -> Timestamp {
         let (at, start) = self.opened;
         let passed = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);

@@ -14,10 +14,10 @@ use super::super::codec::{self, Scanned};
 use super::super::{Load, Loaded, LoadedEntry, Op, QueueId, Receiver, Seq, Unit, Urgency};
 use super::Shared;
 use super::directory::segment_name;
-use super::disk::{Disk, DiskFile};
+use super::disk::{Disk, DiskFile, is_unreadable, read_before};
 use super::memory::Wanted;
 use super::queue::{Place, RECEIVED};
-use super::segment::{RECORD_HEADER, Record, SegmentKey, claimed_length, verify};
+use super::segment::{HEADER, RECORD_HEADER, Record, SegmentKey, claimed_length, verify};
 use super::stats::add;
 
 /// Files that are kept open for reading.
@@ -144,6 +144,8 @@ pub(super) enum ReadError {
     NotNow(io::Error),
     /// What is there is not what was written.
     Damaged,
+    /// The disk cannot read it: a bad sector, or the disk has failed.
+    Unreadable(io::Error),
 }
 
 /// Reads records of the journal, and a bit ahead.
@@ -210,7 +212,7 @@ impl<'a> Source<'a> {
         let rest = file.bytes().map_err(sorted)?.saturating_sub(at as u64);
         let length = usize::try_from(rest).map_or(length, |rest| rest.min(length));
         self.bytes.resize(length.max(RECORD_HEADER), 0);
-        let read = file.read_at(at as u64, &mut self.bytes).map_err(sorted)?;
+        let read = read_before(file.as_ref(), at as u64, &mut self.bytes).map_err(sorted)?;
         self.bytes.truncate(read);
         (self.segment, self.from) = (segment, at);
         Ok(())
@@ -250,10 +252,7 @@ impl<'a> Source<'a> {
 fn sorted(error: io::Error) -> ReadError {
     match error.kind() {
         io::ErrorKind::NotFound => ReadError::NoFile,
-        // EIO: the disk cannot read it.
-        _ if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => {
-            ReadError::Damaged
-        }
+        _ if is_unreadable(&error) => ReadError::Unreadable(error),
         _ => ReadError::NotNow(error),
     }
 }
@@ -318,6 +317,15 @@ fn read_some(
             Err(ReadError::NoFile | ReadError::Damaged) => {
                 lost.push((wanted.slot.position, wanted.slot.place));
             }
+            Err(ReadError::Unreadable(_)) if has_beginning(shared, wanted.slot.place.segment) => {
+                lost.push((wanted.slot.position, wanted.slot.place));
+            }
+            Err(ReadError::Unreadable(problem)) => {
+                // Nothing is lost as long as nobody gives it up: the disk may come back.
+                shared.fail_to_read(wanted.slot.place.segment, &problem);
+                loaded.more = true;
+                return true;
+            }
             Err(ReadError::NotNow(problem)) => {
                 warn!(error = %problem, "cannot read from the journal just now");
                 std::thread::sleep(RETRY);
@@ -327,6 +335,13 @@ fn read_some(
         }
     }
     true
+}
+
+/// Whether a segment's beginning can be read: if not, more than a sector is bad.
+fn has_beginning(shared: &Shared, segment: u32) -> bool {
+    let mut beginning = [0; HEADER];
+    let read = |file: Arc<dyn DiskFile>| file.read_at(0, &mut beginning);
+    shared.files.open(shared, segment).and_then(read).is_ok()
 }
 
 /// The entries that are to be read, and whether there are more.

@@ -19,11 +19,11 @@ use super::super::{
     SessionRecord, SubscriptionRecord,
 };
 use super::directory::{JOURNAL, OpenError, segment_name, segment_number};
-use super::disk::{Disk, read_all};
+use super::disk::{Disk, read_around};
 use super::indexer::{Covered, covered};
 use super::memory::{Latest, Memory, QueueSummary};
 use super::queue::Place;
-use super::reader::{Files, READ_AHEAD, Source};
+use super::reader::{Files, READ_AHEAD, ReadError, Source};
 use super::segment::{Found, HEADER, Kind, Record, Scan, SegmentKey, is_header, is_zero, torn_at};
 
 /// What a journal was found to hold.
@@ -278,7 +278,7 @@ impl Replay<'_> {
 
     fn read(&self, number: u32) -> Result<Vec<u8>, OpenError> {
         let file = self.open(number)?;
-        read_all(file.as_ref())
+        read_around(file.as_ref())
             .map_err(|error| OpenError::io(self.disk.path(&segment_name(number)), "read", error))
     }
 
@@ -500,7 +500,7 @@ impl Replay<'_> {
         for place in self.memory.retained_places() {
             let record = match source.record(place, READ_AHEAD) {
                 Ok(record) => record,
-                Err(super::reader::ReadError::NotNow(error)) => {
+                Err(ReadError::NotNow(error) | ReadError::Unreadable(error)) => {
                     let path = self.disk.path(&segment_name(place.segment));
                     return Err(OpenError::io(path, "read", error));
                 }

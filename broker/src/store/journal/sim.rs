@@ -5,10 +5,12 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use rustix::io::Errno;
 
 use super::disk::{Disk, DiskFile};
 
@@ -63,6 +65,10 @@ struct State {
     stop_at: Option<u64>,
     capacity: Option<u64>,
     fail_syncs: bool,
+    /// What cannot be read: of a file, or of all.
+    bad: Vec<(Option<usize>, Range<usize>)>,
+    /// There are no means to open files.
+    cannot_open: bool,
 }
 
 fn change(names: &mut BTreeMap<String, usize>, change: &Change) {
@@ -141,6 +147,21 @@ impl SimDisk {
 
     pub(super) fn fail_syncs(&self) {
         self.0.lock().fail_syncs = true;
+    }
+
+    /// What cannot be read from now on: of a file, or all there is.
+    pub(super) fn fail_reads(&self, of: Option<(&str, Range<usize>)>) {
+        let mut state = self.0.lock();
+        let bad = match of {
+            Some((name, range)) => (Some(state.file(name).unwrap()), range),
+            None => (None, 0..usize::MAX),
+        };
+        state.bad.push(bad);
+    }
+
+    /// Whether files cannot be opened for want of descriptors.
+    pub(super) fn fail_opens(&self, fails: bool) {
+        self.0.lock().cannot_open = fails;
     }
 
     /// Changes bytes behind everybody's back.
@@ -232,6 +253,9 @@ impl Disk for SimDisk {
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
         let state = self.0.lock();
+        if state.cannot_open {
+            return Err(Errno::MFILE.into());
+        }
         let file = state.file(name)?;
         let disk = self.clone();
         Ok(Arc::new(SimFile { disk, file }))
@@ -319,6 +343,14 @@ impl DiskFile for SimFile {
         let file = &state.files[self.file].current;
         let offset = usize::try_from(offset).unwrap().min(file.len());
         let length = bytes.len().min(file.len() - offset);
+        let is_bad = |(file, range): &(Option<usize>, Range<usize>)| {
+            file.is_none_or(|file| file == self.file)
+                && range.start < offset + length
+                && offset < range.end
+        };
+        if state.bad.iter().any(is_bad) {
+            return Err(Errno::IO.into());
+        }
         bytes[..length].copy_from_slice(&file[offset..offset + length]);
         Ok(length)
     }

@@ -3,7 +3,7 @@
 use super::super::directory::segment_name;
 use super::super::segment::{HEADER, RECORD_HEADER};
 use super::super::sim::SimDisk;
-use super::{Halt, Rig, deliver, done, queue, session};
+use super::{Halt, JournalConfig, Rig, deliver, done, queue, session, small};
 use crate::store::journal::segment;
 
 /// A session with messages at positions from 1, each in a unit and a flush of its own.
@@ -178,6 +178,77 @@ fn damage_in_a_segment_does_not_stop_its_cleaning() {
     assert_eq!((stats.lost_records, stats.stored_messages), (1, 3));
     assert!(stats.segments < 6, "{}", stats.segments);
     assert!(!disk.names().contains(&name));
+}
+
+/// Segments of a size that several sectors fit in.
+fn with_large_segments(count: u64) -> (SimDisk, Rig) {
+    let disk = SimDisk::default();
+    let (mut rig, _) = Rig::open_with(&disk, large()).unwrap();
+    rig.append([session(1)]);
+    for position in 1..=count {
+        rig.append([deliver(format!("{position:0200}"), &[(queue(1), position)])]);
+        rig.rest();
+    }
+    (disk, rig)
+}
+
+fn large() -> JournalConfig {
+    JournalConfig {
+        segment_bytes: 64 * 1024,
+        ..small()
+    }
+}
+
+#[test]
+fn a_bad_sector_costs_the_messages_in_it() {
+    let (disk, rig) = with_large_segments(200);
+    let (name, at) = find(&disk, 100);
+    let sector = at / 4096 * 4096;
+    disk.fail_reads(Some((&name, sector..sector + 4096)));
+    let in_it: Vec<u64> = (1..=200)
+        .filter(|position| {
+            let at = find(&disk, *position).1;
+            at + 200 > sector && at < sector + 4096
+        })
+        .collect();
+    assert!(in_it.len() > 5 && in_it.contains(&100), "{in_it:?}");
+    let left = positions(&rig);
+    let lost: Vec<u64> = (1..=200).filter(|it| !left.contains(it)).collect();
+    // The header of a record before the sector and the end of one behind it may be in it.
+    assert!(in_it.iter().all(|it| lost.contains(it)), "{lost:?}");
+    assert!(lost.len() <= in_it.len() + 2, "{lost:?}");
+    assert!(!rig.shared.stats().failed);
+    // A start finds the same.
+    let (rig, _) = Rig::open_with(&disk, large()).unwrap();
+    assert_eq!(positions(&rig), left);
+}
+
+#[test]
+fn a_disk_that_cannot_be_read_ends_the_store_and_loses_nothing() {
+    let (disk, mut rig) = with_large_segments(200);
+    disk.fail_reads(None);
+    let loaded = rig.load(queue(1), |_| {});
+    assert_eq!((loaded.entries.len(), loaded.lost), (0, 0));
+    assert!(loaded.more);
+    let said = rig.failure.lock().clone().unwrap();
+    assert!(said.contains("cannot read the journal"), "{said}");
+    assert!(said.contains(".seg"), "{said}");
+    assert_eq!(rig.committer.round(), Err(Halt::Failed));
+    let stats = rig.shared.stats();
+    assert_eq!((stats.lost_records, stats.stored_messages), (0, 200));
+}
+
+#[test]
+fn a_segment_that_cannot_be_opened_now_is_cleaned_later() {
+    let (disk, mut rig) = with_messages(60);
+    disk.fail_opens(true);
+    for position in 5..=60 {
+        rig.append([done(queue(1), position)]);
+        rig.rest();
+    }
+    disk.fail_opens(false);
+    assert_eq!(positions(&rig), [1, 2, 3, 4]);
+    assert_eq!(rig.shared.stats().lost_records, 0);
 }
 
 #[test]
