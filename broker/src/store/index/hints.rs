@@ -34,7 +34,7 @@ pub(in crate::store) struct Sealed {
 #[derive(Debug)]
 pub(in crate::store) struct Hint {
     /// The unit. For people who look at it.
-    #[allow(dead_code)]
+    #[cfg_attr(not(test), expect(dead_code, reason = "only tests read it"))]
     pub(in crate::store) seq: Seq,
     /// Where the unit starts in its segment.
     pub(in crate::store) offset: u64,

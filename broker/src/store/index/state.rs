@@ -87,7 +87,7 @@ impl Meta {
 #[derive(Debug)]
 pub(in crate::store) struct Stored {
     /// The unit that it came in. For people who look at it.
-    #[allow(dead_code)]
+    #[cfg_attr(not(test), expect(dead_code, reason = "only tests read it"))]
     pub(in crate::store) seq: Seq,
     /// Where that unit is.
     pub(in crate::store) place: Place,
