@@ -20,7 +20,7 @@ use bytestring::ByteString;
 use dashmap::DashMap;
 use hashbrown::HashMap;
 use parking_lot::Mutex;
-use protocols::connection::{CloseReason, Settle};
+use protocols::connection::{CloseReason, Position, Settle};
 use protocols::model::Timestamp;
 
 use crate::router::{Retained, Router};
@@ -166,6 +166,15 @@ impl Hub {
             self.promise_all(batch);
         }
         settled.found
+    }
+
+    /// Carries out settlements that nobody waits for, each of one message that is done with.
+    pub fn settle_all(&self, session: &Arc<Session>, done: &[Position], batch: &mut Batch) {
+        let more_retained = session.lock().settle_all(session, done, batch);
+        if more_retained {
+            self.send_retained(session, batch);
+        }
+        self.commit_batch(batch);
     }
 
     /// Sends what became possible because the client has read: lanes, groups, retained messages.

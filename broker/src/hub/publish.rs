@@ -107,7 +107,9 @@ impl Hub {
         if message.retain && !to_queue && self.bounds.load().retain_available {
             self.retain(&message, batch)?;
         }
-        let plan = self.router.routes(&message.topic);
+        let plan = self
+            .router
+            .routes_again(&message.topic, batch.last_plan.take());
         let mut receivers: u32 = 0;
         for target in &plan.targets {
             receivers += u32::from(target.deliver(&message, batch));
@@ -120,6 +122,7 @@ impl Hub {
         } else if receivers == 0 && plan.targets.is_empty() && plan.groups.is_empty() {
             batch.count_dropped(DropReason::NoSubscribers, 1);
         }
+        batch.last_plan = Some(plan);
         Ok(receivers)
     }
 

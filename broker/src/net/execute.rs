@@ -5,8 +5,11 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use bytes::Bytes;
-use protocols::connection::{Cause, CloseReason, Connect, Refusal, RefusalCode, Settle, Token};
+use protocols::connection::{
+    Cause, CloseReason, Connect, Position, Refusal, RefusalCode, Settle, Token,
+};
 use protocols::{Command, Reply};
+use smallvec::SmallVec;
 
 use super::Net;
 use crate::hub::Hub;
@@ -175,7 +178,21 @@ impl Step<'_> {
             // Another connection has the session; what this one asks for would come behind it.
             commands.clear();
         }
+        // Acknowledgements come in rows: they are carried out together.
+        let mut done: SmallVec<[Position; 16]> = SmallVec::new();
         for command in commands.drain(..) {
+            if let (Some(session), Some(position)) = (&session, unasked(&command)) {
+                done.push(position);
+                if done.len() == done.inline_size() {
+                    self.settle_all(session, &mut done);
+                }
+                continue;
+            }
+            if let Some(session) = &session {
+                self.settle_all(session, &mut done);
+                self.one(home, session, command, &mut replies);
+                continue;
+            }
             match (home.session.clone(), command) {
                 (Some(session), command) => self.one(home, &session, command, &mut replies),
                 (None, Command::Refused { reason }) => self.refused(home, reason),
@@ -184,7 +201,17 @@ impl Step<'_> {
                 (None, _) => tracing::debug!("a command without a session"),
             }
         }
+        if let Some(session) = &session {
+            self.settle_all(session, &mut done);
+        }
         self.answer(home, &mut replies);
+    }
+
+    fn settle_all(&mut self, session: &Arc<Session>, done: &mut SmallVec<[Position; 16]>) {
+        if !done.is_empty() {
+            self.net.hub.settle_all(session, done, self.batch);
+            done.clear();
+        }
     }
 
     fn one(
@@ -303,6 +330,15 @@ impl Step<'_> {
     /// Gives answers, as far as what they promise is on disk, and those to what the connection
     /// asks for because of them. The others are held, and all that come behind them.
     fn answer(&mut self, home: &mut Home, replies: &mut Replies) {
+        if home.held.is_empty() && replies.iter().all(|(seq, _)| *seq == 0) {
+            // Nothing waits for the disk: the usual case.
+            let mut more = Replies::new();
+            self.answer_once(home, replies.drain(..).map(|(_, reply)| reply), &mut more);
+            *replies = more;
+            if replies.is_empty() {
+                return;
+            }
+        }
         home.held.extend(replies.drain(..));
         loop {
             let hub = &self.net.hub;
@@ -316,12 +352,17 @@ impl Step<'_> {
                 // Keeps no capacity while idle.
                 home.held = VecDeque::new();
             }
-            self.answer_once(home, now, replies);
+            self.answer_once(home, now.into_iter(), replies);
             home.held.extend(replies.drain(..));
         }
     }
 
-    fn answer_once(&mut self, home: &mut Home, ready: Vec<Reply>, replies: &mut Replies) {
+    fn answer_once(
+        &mut self,
+        home: &mut Home,
+        ready: impl Iterator<Item = Reply>,
+        replies: &mut Replies,
+    ) {
         let now = self.batch.now;
         let mut more = Vec::new();
         home.with(|link| {
@@ -358,6 +399,17 @@ impl Step<'_> {
     fn reply(&mut self, home: &mut Home, reply: Reply) {
         let promised = self.batch.take_promised();
         self.answer(home, &mut vec![(promised, reply)]);
+    }
+}
+
+/// The message that a client is done with, if nobody waits for the answer.
+fn unasked(command: &Command) -> Option<Position> {
+    match command {
+        Command::Settle {
+            token: None,
+            settle: Settle::Done(position),
+        } => Some(*position),
+        _ => None,
     }
 }
 

@@ -81,7 +81,6 @@ struct Slots<V> {
 /// A cached list.
 pub(super) struct Slot<V> {
     hash: u64,
-    topic: Box<str>,
     routes: Arc<Routes<V>>,
     used: AtomicBool,
 }
@@ -144,10 +143,10 @@ impl<V> RouteCache<V> {
 
     /// Stores a list and returns what made place for it. A list too large to be stored is
     /// retired at once.
-    pub(super) fn store(&self, hash: u64, topic: &str, routes: &Arc<Routes<V>>) -> Retired<V> {
+    pub(super) fn store(&self, hash: u64, routes: &Arc<Routes<V>>) -> Retired<V> {
+        let topic = routes.topic();
         let slot = Slot {
             hash,
-            topic: topic.into(),
             routes: Arc::clone(routes),
             used: AtomicBool::new(false),
         };
@@ -245,7 +244,7 @@ impl<V> Slots<V> {
     fn position(&self, hash: u64, topic: &str) -> Option<usize> {
         let found = self.by_topic.find(hash, |&at| {
             let slot = &self.list[at];
-            slot.hash == hash && *slot.topic == *topic
+            slot.hash == hash && slot.routes.topic() == topic
         });
         found.copied()
     }
@@ -297,7 +296,7 @@ impl<V> Slots<V> {
 impl<V> Slot<V> {
     fn bytes(&self) -> usize {
         // A slot has two words in the table.
-        size_of::<Self>() + 2 * size_of::<usize>() + self.topic.len() + self.routes.bytes()
+        size_of::<Self>() + 2 * size_of::<usize>() + self.routes.bytes()
     }
 }
 
@@ -305,12 +304,12 @@ impl<V> Slot<V> {
 mod tests {
     use super::*;
 
-    fn routes(values: &[u32]) -> Arc<Routes<Vec<u32>>> {
-        Arc::new(Routes::new(values.to_vec(), 1, 0))
+    fn routes(topic: &str, values: &[u32]) -> Arc<Routes<Vec<u32>>> {
+        Arc::new(Routes::new(topic, values.to_vec(), 1, 0))
     }
 
-    fn put(cache: &RouteCache<Vec<u32>>, topic: &str, list: &Arc<Routes<Vec<u32>>>) {
-        drop(cache.store(cache.hash(topic), topic, list));
+    fn put(cache: &RouteCache<Vec<u32>>, list: &Arc<Routes<Vec<u32>>>) {
+        drop(cache.store(cache.hash(list.topic()), list));
     }
 
     fn is_cached(cache: &RouteCache<Vec<u32>>, topic: &str) -> bool {
@@ -324,9 +323,9 @@ mod tests {
     #[test]
     fn a_spray_of_topics_leaves_those_in_use() {
         let cache = RouteCache::new(limits(1024, 1 << 20));
-        put(&cache, "hot", &routes(&[1]));
+        put(&cache, &routes("hot", &[1]));
         for n in 0..100_000 {
-            put(&cache, &format!("spray/{n}"), &routes(&[]));
+            put(&cache, &routes(&format!("spray/{n}"), &[]));
             // More often than once in a round of the smallest shard.
             if n % 16 == 0 {
                 assert!(is_cached(&cache, "hot"), "after {n}");
@@ -341,7 +340,7 @@ mod tests {
     fn bytes_are_bounded_and_counted() {
         let cache = RouteCache::new(limits(1024, 16 * 1024));
         for n in 0..200 {
-            put(&cache, &format!("topic/{n}"), &routes(&[0; 250]));
+            put(&cache, &routes(&format!("topic/{n}"), &[0; 250]));
             let stats = cache.stats();
             assert!(stats.bytes <= 16 * 1024 && stats.topics > 0, "{stats:?}");
         }
@@ -359,19 +358,19 @@ mod tests {
     #[test]
     fn a_list_that_is_too_large_is_not_kept_and_replaces_the_old_one() {
         let cache = RouteCache::new(limits(16, 4096));
-        let (small, large) = (routes(&[1]), routes(&[1; 1000]));
-        put(&cache, "a", &small);
+        let (small, large) = (routes("a", &[1]), routes("a", &[1; 1000]));
+        put(&cache, &small);
         assert!(is_cached(&cache, "a") && !small.is_retired());
-        put(&cache, "a", &large);
+        put(&cache, &large);
         assert!(!is_cached(&cache, "a") && small.is_retired() && large.is_retired());
     }
 
     #[test]
     fn what_leaves_is_retired() {
         let cache = RouteCache::new(limits(16, 4096));
-        let (first, second) = (routes(&[1]), routes(&[2]));
-        put(&cache, "a", &first);
-        put(&cache, "a", &second);
+        let (first, second) = (routes("a", &[1]), routes("a", &[2]));
+        put(&cache, &first);
+        put(&cache, &second);
         assert!(first.is_retired() && !second.is_retired());
         assert_eq!(cache.forget(cache.hash("a"), "a").len(), 1);
         assert!(second.is_retired() && !is_cached(&cache, "a"));

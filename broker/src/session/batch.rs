@@ -12,7 +12,8 @@ use protocols::model::{Message, QoS, Timestamp};
 
 use smallvec::SmallVec;
 
-use super::{Group, Session, Wish};
+use super::{Group, Plan, Session, Wish};
+use crate::router::Routes;
 use crate::store::{Committed, Op, QueueId, Receiver, Seq, Ticket, Unit, Urgency};
 use crate::telemetry::{Drop as DropReason, Metrics, ProtocolMetrics};
 
@@ -26,6 +27,8 @@ const PRESSED: usize = 4;
 pub struct Batch {
     /// The time of the whole batch.
     pub now: Timestamp,
+    /// Who got the message before: the next one is often for the same topic.
+    pub last_plan: Option<Arc<Routes<Plan>>>,
     wakers: Vec<Waker>,
     /// Receivers that are slow but not given up: the publisher waits for one of them, a little.
     pressed: Vec<Arc<Session>>,
@@ -65,6 +68,7 @@ impl Batch {
     pub fn new(now: Timestamp) -> Self {
         Self {
             now,
+            last_plan: None,
             wakers: Vec::new(),
             pressed: Vec::new(),
             thirsty: Vec::new(),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use protocols::Delivery;
 use protocols::Reply;
-use protocols::connection::{Delivered, Matched, Notice, Settle, SubscriptionId};
+use protocols::connection::{Delivered, Matched, Notice, Position, Settle, SubscriptionId};
 use protocols::model::{Message, QoS, Timestamp};
 use smallvec::SmallVec;
 
@@ -138,15 +138,7 @@ impl State {
                 settled.found = self.receive(me, position, batch);
                 return settled;
             }
-            Settle::Done(position) => {
-                for at in 0..self.lanes.len() {
-                    if let Some(entry) = self.lanes[at].settle(position) {
-                        settled.found = true;
-                        self.done(me, &entry, batch);
-                        break;
-                    }
-                }
-            }
+            Settle::Done(position) => settled.found = self.settle_one(me, position, batch),
             Settle::DoneThrough(id, position) => {
                 if let Some(at) = self.lane_of(id) {
                     let entries = self.lanes[at].settle_through(position);
@@ -181,6 +173,24 @@ impl State {
         self.pump(me, batch);
         settled.more_retained = !self.retained.is_empty();
         settled
+    }
+
+    /// The client is done with these messages. Says whether retained ones wait for the room.
+    pub fn settle_all(&mut self, me: &Arc<Session>, done: &[Position], batch: &mut Batch) -> bool {
+        for position in done {
+            self.settle_one(me, *position, batch);
+        }
+        self.pump(me, batch);
+        !self.retained.is_empty()
+    }
+
+    fn settle_one(&mut self, me: &Session, position: Position, batch: &mut Batch) -> bool {
+        let mut lanes = self.lanes.iter_mut();
+        let Some(entry) = lanes.find_map(|lane| lane.settle(position)) else {
+            return false;
+        };
+        self.done(me, &entry, batch);
+        true
     }
 
     /// Sends what waits and may go out now.
