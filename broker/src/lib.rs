@@ -1,5 +1,6 @@
 //! The broker: everything behind the `polycast` binary.
 
+pub mod auth;
 pub mod cli;
 pub mod clock;
 pub mod config;

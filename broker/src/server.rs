@@ -12,6 +12,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::auth::access::Policy;
 use crate::clock::Clock;
 use crate::config::{Config, Durability, FullQueue, Listen, Persistence};
 use crate::hub::{Hub, HubBounds};
@@ -112,6 +113,10 @@ impl Server {
         self.log.apply(&config.log.level);
         self.net.live.store(Arc::new(live(&config)));
         self.net.hub.set_bounds(hub_bounds(&config));
+        let policy = policy(&config);
+        if *self.net.hub.access.policy() != policy {
+            self.net.hub.set_policy(policy, self.net.clock.now());
+        }
         self.net
             .admission
             .set_limits(admission_limits(&config, self.descriptors));
@@ -262,8 +267,16 @@ fn build(config: &Config, descriptors: usize, clock: Clock, store: Option<Arc<dy
         Arc::new(Metrics::default()),
         store,
     );
+    hub.access.set(policy(config));
     let admission = Admission::new(admission_limits(config, descriptors));
     Net::new(hub, clock, admission, live(config))
+}
+
+/// The rules, and what holds where they say nothing.
+fn policy(config: &Config) -> Policy {
+    // Nobody can log in: there is no way to prove who one is.
+    let authentication = false;
+    config.access.policy(authentication)
 }
 
 fn hub_bounds(config: &Config) -> HubBounds {

@@ -376,6 +376,10 @@ fn raw(value: &Spanned<DeValue<'_>>) -> Raw {
         DeValue::Boolean(value) => Raw::Boolean(*value),
         DeValue::Datetime(_) => Raw::Other("a date"),
         DeValue::Array(items) => Raw::List(items.iter().map(raw).collect()),
-        DeValue::Table(_) => Raw::Other("a table"),
+        DeValue::Table(table) => {
+            let entries = table.iter();
+            let entries = entries.map(|(name, value)| (name.get_ref().to_string(), raw(value)));
+            Raw::Table(entries.collect())
+        }
     }
 }

@@ -5,6 +5,7 @@
 //! from that. Every limit and its default is in `limits.rs`. [`Config::load`] reports all
 //! mistakes at once, each with its place. Called by `cli` at the start and again at SIGHUP.
 
+mod access;
 mod limits;
 mod load;
 mod problem;
@@ -15,6 +16,7 @@ mod values;
 
 use std::path::PathBuf;
 
+pub use access::{Access, AccessRules};
 pub use limits::{Limits, Mqtt, Store};
 pub use load::{Flag, Sources};
 pub use problem::{Place, Problem, Problems};
@@ -22,7 +24,7 @@ pub use reference::{default_file, reference};
 pub use section::{Apply, Key};
 pub use setting::Bounds;
 pub use values::{
-    Anonymous, Durability, FullQueue, Listen, LogFilter, LogFormat, Origins, Persistence,
+    Anonymous, Durability, FullQueue, Listen, LogFilter, LogFormat, Origins, Persistence, Unmatched,
 };
 
 use section::{Section, Visitor, section};
@@ -45,6 +47,8 @@ pub struct Config {
     pub store: Store,
     /// Who may come in.
     pub security: Security,
+    /// What clients may do.
+    pub access: Access,
     /// What is logged.
     pub log: Log,
     /// What may be used.
@@ -61,6 +65,7 @@ impl Default for Config {
             websocket: WebSocket::default(),
             store: Store::default(),
             security: Security::default(),
+            access: Access::default(),
             log: Log::default(),
             limits: Limits::default(),
         }
@@ -178,6 +183,7 @@ impl Section for Config {
         self.websocket.visit(visitor);
         self.store.visit(visitor);
         self.security.visit(visitor);
+        self.access.visit(visitor);
         self.log.visit(visitor);
         self.limits.visit(visitor);
     }
@@ -190,6 +196,7 @@ impl Section for Config {
         self.websocket.keep_restart(&running.websocket);
         self.store.keep_restart(&running.store);
         self.security.keep_restart(&running.security);
+        self.access.keep_restart(&running.access);
         self.log.keep_restart(&running.log);
         self.limits.keep_restart(&running.limits);
     }

@@ -17,6 +17,8 @@ pub(super) enum Raw {
     Boolean(bool),
     /// A list.
     List(Vec<Raw>),
+    /// A table, as its names and values.
+    Table(Vec<(String, Raw)>),
     /// Something that no key takes, by its name.
     Other(&'static str),
     /// The value of a variable or flag, which has no type of its own.
@@ -30,6 +32,7 @@ impl Raw {
             Self::Integer(_) => "a number",
             Self::Boolean(_) => "a switch",
             Self::List(_) => "a list",
+            Self::Table(_) => "a table",
             Self::Other(kind) => kind,
         }
     }

@@ -277,6 +277,19 @@ choice! {
 }
 
 choice! {
+    /// What holds for what no rule speaks of.
+    pub enum Unmatched {
+        /// Denied as soon as there is any way to log in, allowed otherwise.
+        #[default]
+        Auto = "auto",
+        /// Always allowed.
+        Allow = "allow",
+        /// Always denied.
+        Deny = "deny",
+    }
+}
+
+choice! {
     /// What is lost when a session's queue is full.
     pub enum FullQueue {
         /// The message that comes.

@@ -12,32 +12,40 @@ use protocols::model::{QoS, SubscriptionFilter, Timestamp};
 use protocols::{Command, Reply};
 
 use super::{Hub, stripe};
+use crate::auth::Identity;
+use crate::auth::access::Standing;
 use crate::session::{Batch, Link, Session, State, Subscription};
 use crate::store::{Op, Urgency};
+
+/// A client that is let in.
+struct Admitted {
+    client_id: ByteString,
+    assigned: bool,
+    standing: Standing,
+}
 
 impl Hub {
     /// Lets a client in and hands its link to the session; or refuses and hands the link back
     /// with the refusal written. `commands` gets what the connection asks for when it learns that
-    /// it was let in.
+    /// it was let in. `identity` is who it turned out to be.
     pub fn connect(
         &self,
         connect: Connect,
-        mut link: Link,
+        identity: Identity,
+        link: Link,
         commands: &mut Vec<Command>,
         batch: &mut Batch,
     ) -> Result<Arc<Session>, Refusal> {
-        if let Err(refusal) = self.admit(&connect) {
-            self.metrics.login_refused(refusal.code);
-            link.drive(&mut Vec::new(), |connection, out| {
-                connection.reply(Reply::Refused(refusal.clone()), batch.now, out);
-                out.end(Cause::Refused, refusal.detail.clone());
-            });
-            link.hand_back();
-            return Err(refusal);
-        }
         let (client_id, assigned) = match &connect.client_id {
             Some(id) => (id.clone(), false),
             None => (self.new_client_id(), true),
+        };
+        let admitted = self
+            .admit(&connect)
+            .and_then(|()| self.standing(&connect, identity, &client_id, link.metrics.name));
+        let standing = match admitted {
+            Ok(standing) => standing,
+            Err(refusal) => return Err(self.turn_away(refusal, link, batch)),
         };
         // One login at a time for a client identifier: of fifty that come at once, each takes
         // over from the one before, and the last one stays.
@@ -50,22 +58,45 @@ impl Hub {
             let now = self.session(&client_id);
             if known.as_ref().map(Arc::as_ptr) == now.as_ref().map(Arc::as_ptr) {
                 let old = now.and_then(|old| self.take_over(&old, &connect, batch));
-                return Ok(self.let_in(old, (client_id, assigned), connect, link, commands, batch));
+                let admitted = Admitted {
+                    client_id,
+                    assigned,
+                    standing,
+                };
+                return Ok(self.let_in(old, admitted, connect, link, commands, batch));
             }
         }
+    }
+
+    fn turn_away(&self, refusal: Refusal, mut link: Link, batch: &Batch) -> Refusal {
+        self.metrics.login_refused(refusal.code);
+        link.drive(&mut Vec::new(), |connection, out| {
+            connection.reply(Reply::Refused(refusal.clone()), batch.now, out);
+            out.end(Cause::Refused, refusal.detail.clone());
+        });
+        link.hand_back();
+        refusal
     }
 
     fn let_in(
         &self,
         old: Option<Arc<Session>>,
-        (client_id, assigned): (ByteString, bool),
+        admitted: Admitted,
         connect: Connect,
         link: Link,
         commands: &mut Vec<Command>,
         batch: &mut Batch,
     ) -> Arc<Session> {
+        let Admitted {
+            client_id,
+            assigned,
+            standing,
+        } = admitted;
         let session_present = old.is_some();
-        let session = old.unwrap_or_else(|| self.new_session(client_id, &connect));
+        let user = standing.who.user.clone();
+        let session = old.unwrap_or_else(|| self.new_session(client_id, user, &connect));
+        // Before its connection is there: what waits for it may not be for it any more.
+        self.stand(&session, standing, batch);
         let connected = Connected {
             client_id: session.client_id.clone(),
             assigned,
@@ -74,6 +105,10 @@ impl Hub {
             session: session.number,
         };
         self.attach(&session, connect, connected, link, commands, batch);
+        if session.rights.version() != Some(self.access.version()) {
+            // The rules have changed since it was looked at, and the session was not there then.
+            self.follow_rules(&session, batch);
+        }
         session
     }
 
@@ -152,7 +187,7 @@ impl Hub {
         self.commit_batch(batch);
     }
 
-    /// Decides who may come in. Identity is checked here when it is configured.
+    /// Whether there is room for a client.
     fn admit(&self, connect: &Connect) -> Result<(), Refusal> {
         if self.is_stopping() {
             return Err(Refusal::new(
@@ -206,14 +241,19 @@ impl Hub {
         (!ends).then(|| Arc::clone(old))
     }
 
-    fn new_session(&self, client_id: ByteString, connect: &Connect) -> Arc<Session> {
+    fn new_session(
+        &self,
+        client_id: ByteString,
+        user: Option<ByteString>,
+        connect: &Connect,
+    ) -> Arc<Session> {
         let bounds = self.bounds.load();
         let store = self.store.as_ref();
         let store = store.filter(|_| connect.session_expiry_secs > 0);
         let session = Arc::new(Session::new(
             self.next_number(),
             client_id.clone(),
-            connect.username.clone(),
+            user,
             match store {
                 Some(_) => bounds.stored_session,
                 None => bounds.session,
@@ -350,17 +390,19 @@ impl Hub {
         } = *will;
         message.publisher = session.number;
         message.expires_at = expiry_secs.map(|secs| batch.now.plus_secs(secs));
-        if let Err(refusal) = self.publish_will_message(message, batch) {
+        if let Err(refusal) = self.publish_will_message(session, message, batch) {
             tracing::warn!(reason = %refusal.detail, "a will could not be published");
         }
     }
 
     fn publish_will_message(
         &self,
+        session: &Session,
         message: protocols::model::Message,
         batch: &mut Batch,
     ) -> Result<u32, Refusal> {
         super::publish::check_topic(message.topic.as_str())?;
+        self.check_will(session, &message.topic)?;
         self.publish(message, batch)
     }
 

@@ -4,6 +4,7 @@
 //! sockets, does no I/O and awaits nothing. A connection's task calls it with a [`Batch`] that
 //! collects what is put off until the end of what was read.
 
+mod access;
 mod connect;
 mod durable;
 mod idempotency;
@@ -23,6 +24,7 @@ use parking_lot::Mutex;
 use protocols::connection::{CloseReason, Position, Settle};
 use protocols::model::Timestamp;
 
+use crate::auth::access::Access;
 use crate::router::{Retained, Router};
 use crate::session::{Batch, Bounds, Entry, Group, GroupBounds, GroupName, Plan, Route, Session};
 use crate::store::{Store, Urgency};
@@ -59,6 +61,8 @@ pub struct HubBounds {
 pub struct Hub {
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// What clients may do.
+    pub access: Access,
     bounds: ArcSwap<HubBounds>,
     router: Router<RouteKey, Route, Plan>,
     retained: Retained,
@@ -101,6 +105,7 @@ impl Hub {
     ) -> Arc<Self> {
         Arc::new_cyclic(|me| Self {
             metrics,
+            access: Access::default(),
             store,
             me: Weak::clone(me),
             bounds: ArcSwap::from_pointee(bounds),

@@ -27,6 +27,7 @@ impl Hub {
             mut message,
             ..
         } = publish;
+        self.check_publish(session, &message)?;
         let key = idempotency_key.as_ref();
         // Who comes with the same key at the same time waits for the answer that it is to get.
         let _one_at_a_time = key.map(|key| self.keys[stripe(key)].lock());
@@ -134,6 +135,11 @@ impl Hub {
         commands: Vec<Command>,
         batch: &mut Batch,
     ) -> Result<(), Refusal> {
+        let publishes = commands.iter().filter_map(|command| match command {
+            Command::Publish(publish) => Some(publish),
+            _ => None,
+        });
+        self.check_publishes(session, publishes)?;
         self.check_transaction(&commands, batch)?;
         // Between begin and end nothing is handed to the store: it is one unit.
         batch.begin_transaction();

@@ -9,7 +9,9 @@ use protocols::connection::{
 use protocols::model::{Kind, Message, QoS};
 use smallvec::SmallVec;
 
+use super::access::FORBIDDEN;
 use super::{Groups, Hub, RouteKey};
+use crate::auth::access::Verdict;
 use crate::router::Cursor;
 use crate::session::{
     Batch, Group, GroupName, RetainedWork, Route, Session, State, SubRoute, Subscription,
@@ -100,6 +102,11 @@ impl Hub {
             let mut last: Option<&Arc<Message>> = None;
             let held = held.clone();
             for message in &found.messages {
+                if !self.may_read(session, message) {
+                    batch.count_dropped(FORBIDDEN, 1);
+                    last = Some(message);
+                    continue;
+                }
                 if !state.wants_more() {
                     // What is written or queued beyond that could be dropped.
                     cursor = last.map_or(work.cursor.clone(), |last| Some(Cursor::behind(last)));
@@ -216,6 +223,7 @@ impl Hub {
         request: SubscribeRequest,
         batch: &mut Batch,
     ) -> Result<Granted, Refusal> {
+        let (verdict, version) = self.check_subscribe(session, &request)?;
         let group = group_name(&request)
             .map(|name| self.group(name))
             .transpose()?;
@@ -239,6 +247,7 @@ impl Hub {
             let overlap = state.overlap;
             let stored = session.is_stored();
             let (held, old) = state.subscribe(request, group.clone(), stored);
+            state.guarded |= verdict != Verdict::Full;
             want_retained(&mut state, &held, old.is_some());
             state.record_subscription(session, &held, batch, Urgency::Now);
             let sub = SubRoute::new(&held, overlap);
@@ -250,6 +259,7 @@ impl Hub {
             self.remove_route(session, &held);
             self.drop_group_of(&held, batch);
         }
+        self.checked_subscribe(session, version, batch);
         Ok(Granted {
             id: held.id,
             qos: sub.qos,
@@ -310,7 +320,7 @@ impl Hub {
     }
 
     /// Joins a group, or the one that took its place if it was forgotten meanwhile.
-    fn join(
+    pub(super) fn join(
         &self,
         group: &Arc<Group>,
         session: &Arc<Session>,

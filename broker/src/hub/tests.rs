@@ -16,11 +16,13 @@ use protocols::outbox::FrameType;
 use protocols::{Command, Delivery, Outbox, Output, Reply};
 
 use super::{Hub, HubBounds};
+use crate::auth::Identity;
 use crate::router::{CacheLimits, Retained, RetainedLimits, Router};
 use crate::session::{Batch, Bounds, GroupBounds, Link, Session, WayBack};
 use crate::store::Store;
 use crate::telemetry::Metrics;
 
+mod access;
 mod durable;
 
 /// A payload that no client takes.
@@ -216,11 +218,23 @@ impl Story {
     }
 
     fn try_connect(&mut self, connect: Connect) -> (Result<Arc<Session>, Refusal>, Log, WayBack) {
+        let identity = Identity {
+            user: connect.username.clone(),
+            ..Identity::default()
+        };
+        self.try_connect_as(identity, connect)
+    }
+
+    fn try_connect_as(
+        &mut self,
+        identity: Identity,
+        connect: Connect,
+    ) -> (Result<Arc<Session>, Refusal>, Log, WayBack) {
         self.links += 1;
         let (link, log, way_back) = Self::link(&self.hub, self.links, self.frame_bytes);
         (
             self.hub
-                .connect(connect, link, &mut Vec::new(), &mut self.batch),
+                .connect(connect, identity, link, &mut Vec::new(), &mut self.batch),
             log,
             way_back,
         )
@@ -1023,7 +1037,13 @@ fn a_client_that_returns_while_its_old_connection_ends_loses_nothing() {
             let mut batch = Batch::new(now);
             let connect = with_will("c", 10, 60);
             let session = hub
-                .connect(connect, new_link, &mut Vec::new(), &mut batch)
+                .connect(
+                    connect,
+                    Identity::default(),
+                    new_link,
+                    &mut Vec::new(),
+                    &mut batch,
+                )
                 .unwrap();
             let again = SubscribeRequest {
                 durable: false,

@@ -12,6 +12,7 @@ use protocols::{Command, Reply};
 use smallvec::SmallVec;
 
 use super::Net;
+use crate::auth::Identity;
 use crate::hub::Hub;
 use crate::session::{Batch, Link, PATIENCE, Session, WayBack};
 use crate::store::Seq;
@@ -309,7 +310,12 @@ impl Step<'_> {
         }
         let protocol = connect.protocol.clone();
         let mut more = Vec::new();
-        let admitted = self.net.hub.connect(connect, *link, &mut more, self.batch);
+        let identity = Identity {
+            user: connect.username.clone(),
+            ..Identity::default()
+        };
+        let hub = &self.net.hub;
+        let admitted = hub.connect(connect, identity, *link, &mut more, self.batch);
         self.net.admission.end_login(home.link);
         let Ok(session) = admitted else {
             return;

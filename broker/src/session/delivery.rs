@@ -9,6 +9,7 @@ use protocols::model::{Message, QoS, Timestamp};
 use smallvec::SmallVec;
 
 use super::{Batch, Dropped, Entry, Lane, Link, Queue, Session, Share, State};
+use crate::auth::access::Rights;
 use crate::store::{Op, QueueId, Receiver, Ticket, Urgency};
 use crate::telemetry::Drop as DropReason;
 
@@ -79,6 +80,10 @@ impl State {
         terms: &Terms<'_>,
         batch: &mut Batch,
     ) -> Outcome {
+        if self.guarded && !me.rights.may_receive(&message.topic) {
+            batch.count_dropped(DropReason::NotAuthorized, 1);
+            return Outcome::Dropped;
+        }
         if terms.qos == QoS::AtMostOnce {
             return self.write(me, message, terms, batch);
         }
@@ -95,6 +100,9 @@ impl State {
         batch: &mut Batch,
     ) -> Taken {
         let limit = self.bounds.outbox_bytes;
+        if self.guarded && !me.rights.may_receive(&message.topic) {
+            return Taken::Away;
+        }
         match &self.link {
             None => return Taken::Away,
             Some(link) if link.end.is_some() => return Taken::Away,
@@ -205,8 +213,9 @@ impl State {
         }
         let memory = self.bounds.memory_bytes;
         let mut gone: SmallVec<[Entry; 4]> = SmallVec::new();
+        let trust = (&me.rights, self.trusted_from);
         for lane in &mut self.lanes {
-            pump_lane(lane, link, limit, batch, &mut gone);
+            pump_lane(lane, link, limit, trust, batch, &mut gone);
             if let Some(wish) = lane.wish(memory) {
                 batch.load(Queue::Lane(Arc::clone(me), lane.number()), wish);
             }
@@ -344,7 +353,8 @@ impl State {
         let limit = self.bounds.outbox_bytes;
         if let Some(link) = self.link.as_mut().filter(|link| link.end.is_none()) {
             let mut gone = SmallVec::new();
-            pump_lane(lane, link, limit, batch, &mut gone);
+            let trust = (&me.rights, self.trusted_from);
+            pump_lane(lane, link, limit, trust, batch, &mut gone);
             for entry in &gone {
                 self.done(me, entry, batch);
             }
@@ -495,11 +505,13 @@ fn tell_gap(link: &mut Link, now: Timestamp) {
 }
 
 /// Sends from one lane until its window, the outbox or the lane itself ends it. What is not sent
-/// but dropped goes to `gone`, as does what needs no settlement.
+/// but dropped goes to `gone`, as does what needs no settlement. What was queued before
+/// `trusted_from` may not be the client's any more.
 fn pump_lane(
     lane: &mut Lane,
     link: &mut Link,
     limit: usize,
+    (rights, trusted_from): (&Rights, Position),
     batch: &mut Batch,
     gone: &mut SmallVec<[Entry; 4]>,
 ) {
@@ -518,6 +530,11 @@ fn pump_lane(
                 );
             });
             lane.sent();
+            continue;
+        }
+        if entry.position < trusted_from && !rights.may_receive(&entry.message.topic) {
+            batch.count_dropped(DropReason::NotAuthorized, 1);
+            gone.extend(lane.drop_next());
             continue;
         }
         if entry.message.is_expired(batch.now) {

@@ -276,6 +276,20 @@ impl Lane {
         self.entries.get(at)
     }
 
+    /// Takes those of the messages that wait out that are wanted.
+    pub fn take_waiting(&mut self, wanted: impl Fn(&Entry) -> bool) -> Vec<Entry> {
+        let mut taken = Vec::new();
+        let mut at = self.open;
+        while let Some(entry) = self.entries.get(at) {
+            if entry.received || !wanted(entry) {
+                at += 1;
+            } else {
+                taken.extend(self.remove(at));
+            }
+        }
+        taken
+    }
+
     /// Removes an open message.
     pub fn settle(&mut self, position: Position) -> Option<Entry> {
         let at = self.find(position)?;

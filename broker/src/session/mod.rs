@@ -38,6 +38,7 @@ pub use record::Restart;
 pub use route::{Plan, Route, SubRoute, Target};
 pub use spill::{Spill, Wish};
 
+use crate::auth::access::Rights;
 use crate::router::Cursor;
 use crate::store::Store;
 
@@ -50,6 +51,8 @@ pub struct Session {
     pub client_id: ByteString,
     /// The user that it was recognised as.
     pub user: Option<ByteString>,
+    /// Who its client is and what it may do.
+    pub rights: Rights,
     /// Told when its outbox was emptied.
     pub drained: Notify,
     /// Where it is kept, if it outlives its connections.
@@ -103,6 +106,10 @@ pub struct State {
     pub accepted: HashSet<u16>,
     /// Retained messages that are still to be sent to new subscriptions.
     pub retained: Vec<RetainedWork>,
+    /// Whether a subscription of its matches what its client must not get.
+    pub guarded: bool,
+    /// Messages before this one were queued when other rules were in force.
+    trusted_from: Position,
     /// Whether a group had a message for it while its outbox was full.
     missed_offer: bool,
     lanes: Vec<Lane>,
@@ -156,6 +163,8 @@ impl Session {
             overlap: Overlap::Merge,
             accepted: HashSet::new(),
             retained: Vec::new(),
+            guarded: false,
+            trusted_from: 0,
             missed_offer: false,
             lanes: Vec::new(),
             next_position: 0,
@@ -168,6 +177,7 @@ impl Session {
             number,
             client_id,
             user,
+            rights: Rights::default(),
             drained: Notify::new(),
             store,
             turn: Mutex::default(),
@@ -224,6 +234,26 @@ impl State {
             }
             None => false,
         }
+    }
+
+    /// The client's rights have changed: what waits is looked at again before it is sent. `guarded`
+    /// says whether a subscription matches what it must not get. Returns what it would have got
+    /// from a group.
+    pub fn guard(&mut self, rights: &Rights, guarded: bool) -> Vec<Entry> {
+        self.guarded = guarded;
+        if !rights.is_restricted() {
+            self.trusted_from = 0;
+            return Vec::new();
+        }
+        self.trusted_from = self.next_position;
+        let mut left = Vec::new();
+        for lane in &mut self.lanes {
+            left.extend(lane.take_waiting(|entry| {
+                entry.group.is_some() && !rights.may_receive(&entry.message.topic)
+            }));
+        }
+        self.forget(&left);
+        left
     }
 
     /// Messages that wait or are open, and their bytes.

@@ -45,6 +45,9 @@ pub struct Metrics {
     refusals: Family<1>,
     requests_refused: Family<2>,
     not_accepted: Family<1>,
+    denied: Family<2>,
+    /// Subscriptions that a change of the rules took away.
+    pub subscriptions_revoked: Counter,
 }
 
 /// What is counted for each protocol.
@@ -112,10 +115,12 @@ pub enum Drop {
     Rejected,
     /// Its session ended before it was delivered.
     SessionEnded,
+    /// The receiver must not get it.
+    NotAuthorized,
 }
 
 impl Drop {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::NoSubscribers,
         Self::QueueFull,
         Self::Expired,
@@ -124,6 +129,7 @@ impl Drop {
         Self::SlowConsumer,
         Self::Rejected,
         Self::SessionEnded,
+        Self::NotAuthorized,
     ];
 
     /// The value of the label `reason`.
@@ -137,6 +143,7 @@ impl Drop {
             Self::SlowConsumer => "slow_consumer",
             Self::Rejected => "rejected",
             Self::SessionEnded => "session_ended",
+            Self::NotAuthorized => "not_authorized",
         }
     }
 }
@@ -211,6 +218,8 @@ impl Metrics {
             refusals: Family::default(),
             requests_refused: Family::default(),
             not_accepted: Family::default(),
+            denied: Family::default(),
+            subscriptions_revoked: Counter::default(),
         }
     }
 
@@ -254,6 +263,11 @@ impl Metrics {
     /// a protocol's own word.
     pub fn request_refused(&self, protocol: &'static str, reason: &'static str) {
         self.requests_refused.inc([protocol, reason]);
+    }
+
+    /// A client was denied something; `action` is a word of the access rules.
+    pub fn access_denied(&self, action: &'static str, protocol: &'static str) {
+        self.denied.inc([action, protocol]);
     }
 
     /// An answer is given: counts the refusals in it.
@@ -410,6 +424,11 @@ impl Metrics {
                 "Times that a publisher waited because a receiver lagged behind.",
                 &self.publisher_pauses,
             ),
+            (
+                "subscriptions_revoked_total",
+                "Subscriptions that were not allowed any more when the rules changed.",
+                &self.subscriptions_revoked,
+            ),
         ];
         for (name, help, counter) in counters {
             text.family(name, "counter", help);
@@ -459,6 +478,12 @@ impl Metrics {
             "requests_refused_total",
             "Publishes, subscriptions and other requests that were refused.",
             ["protocol", "reason"],
+        );
+        self.denied.render(
+            text,
+            "access_denied_total",
+            "What the access rules denied.",
+            ["action", "protocol"],
         );
     }
 }

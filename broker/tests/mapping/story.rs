@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use broker::auth::Identity;
 use broker::hub::{Hub, HubBounds};
 use broker::router::{CacheLimits, Retained, RetainedLimits, Router};
 use broker::session::{Batch, Bounds, GroupBounds, Link, Session, WayBack};
@@ -81,9 +82,13 @@ impl Story {
         let Some(Command::Connect(connect)) = commands.pop() else {
             panic!("no login");
         };
+        let identity = Identity {
+            user: connect.username.clone(),
+            ..Identity::default()
+        };
         let session = self
             .hub
-            .connect(*connect, link, &mut commands, &mut self.batch)
+            .connect(*connect, identity, link, &mut commands, &mut self.batch)
             .unwrap();
         assert!(commands.is_empty());
         let client = Client {

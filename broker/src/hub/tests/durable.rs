@@ -4,6 +4,7 @@
 use protocols::connection::{Lane, Overlap};
 
 use super::*;
+use crate::auth::access::{Policy, Rule};
 use crate::session::Restart;
 use crate::store::memory::MemoryStore;
 use crate::store::{Full, Op, Store};
@@ -819,4 +820,79 @@ fn what_sessions_have_taken_does_not_share_a_place_with_what_comes() {
     got.extend(two.payloads());
     got.sort();
     assert_eq!(got, ["1", "2", "3", "4", "5"]);
+}
+
+#[test]
+fn what_waits_on_disk_is_looked_at_when_the_client_is_back() {
+    let rules = |denied: &str| {
+        let rules = serde_json::json!([
+            {"allow": "all"},
+            {"deny": "all", "topics": [denied], "users": ["u"]},
+        ]);
+        Policy {
+            rules: rules
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|rule| Rule::from_json(rule).unwrap())
+                .collect(),
+            unmatched: false,
+        }
+    };
+    let user = || Connect {
+        username: Some("u".into()),
+        ..lasting("u")
+    };
+    let mut durable = Durable::new();
+    let now = durable.story.batch.now;
+    durable.story.hub.set_policy(rules("none"), now);
+    let client = durable.connect(user());
+    durable.subscribe(&client, "a/#", QoS::AtLeastOnce);
+    durable.subscribe(&client, "$queue/jobs", QoS::AtLeastOnce);
+    durable.story.leave(&client);
+    durable.publish("a/secret", "secret", QoS::AtLeastOnce);
+    durable.publish("a/open", "open", QoS::AtLeastOnce);
+    durable.sync(&[]);
+    durable.crash();
+    durable.story.hub.set_policy(rules("a/secret"), now);
+    let back = durable.connect(user());
+    assert_eq!(durable.drain(&back), ["open"]);
+    durable.publish("$queue/jobs", "job", QoS::AtLeastOnce);
+    durable.sync(&[&back]);
+    assert_eq!(durable.drain(&back), ["job"]);
+    // Nothing of it is left for another start.
+    durable.story.leave(&back);
+    durable.store.commit();
+    durable.crash();
+    let again = durable.connect(user());
+    assert!(durable.drain(&again).is_empty());
+}
+
+#[test]
+fn a_stored_message_of_a_queue_goes_on_when_its_holder_comes_back_with_fewer_rights() {
+    let policy = |rules: serde_json::Value| Policy {
+        rules: rules
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|rule| Rule::from_json(rule).unwrap())
+            .collect(),
+        unmatched: true,
+    };
+    let mut durable = Durable::new();
+    let now = durable.story.batch.now;
+    let one = durable.connect(lasting("one"));
+    durable.subscribe(&one, "$queue/jobs", QoS::AtLeastOnce);
+    durable.publish("$queue/jobs", "job", QoS::AtLeastOnce);
+    durable.sync(&[&one]);
+    assert_eq!(one.deliveries().len(), 1);
+    durable.story.leave(&one);
+    durable.crash();
+    let denied = serde_json::json!([{"deny": "all", "topics": ["$queue/#"], "clients": ["one"]}]);
+    durable.story.hub.set_policy(policy(denied), now);
+    let back = durable.connect(lasting("one"));
+    assert!(durable.drain(&back).is_empty());
+    let two = durable.connect(lasting("two"));
+    durable.subscribe(&two, "$queue/jobs", QoS::AtLeastOnce);
+    assert_eq!(durable.drain(&two), ["job"]);
 }
