@@ -1,5 +1,6 @@
 //! The command line.
 
+use crate::bridge::Bridge;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -19,6 +20,8 @@ pub enum Command {
     Run(Run),
     /// Starts brokers, measures them in turns and compares them.
     Compare(Compare),
+    /// Measures the bridge beside a plain copier of a queue and a plain consumer of a stream.
+    Bridge(Bridge),
     /// Says which scenarios there are, and their parameters.
     List,
 }

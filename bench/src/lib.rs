@@ -2,6 +2,7 @@
 //!
 //! - [`wire`]: the bytes of the protocols; [`generator`]: connections and messages on one thread
 //! - [`scenario`]: what is measured; [`measure`]: processes, latencies and disks
+//! - [`bridge`]: the bridge beside a plain copier and a plain consumer
 //! - [`brokers`]: how the rivals are started; [`report`]: tables and charts; [`run`]: the order
 //!
 //! It talks to brokers over sockets only and shares no code with Polycast's own.
@@ -15,6 +16,7 @@
     clippy::cast_sign_loss
 )]
 
+pub mod bridge;
 pub mod brokers;
 pub mod cli;
 pub mod generator;

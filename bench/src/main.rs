@@ -1,7 +1,7 @@
 //! `bench run` and `bench compare`; see the library.
 
 use bench::cli::{Cli, Command};
-use bench::run;
+use bench::{bridge, run};
 use clap::Parser;
 use std::process::ExitCode;
 
@@ -9,6 +9,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Run(args) => run::run(&args),
         Command::Compare(args) => run::compare(&args),
+        Command::Bridge(args) => bridge::run(&args),
         Command::List => {
             run::list();
             Ok(true)

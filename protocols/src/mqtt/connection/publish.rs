@@ -18,6 +18,13 @@ use crate::mqtt::packet::Publish;
 use crate::mqtt::properties::PublishProperties;
 use crate::mqtt::{PacketId, PacketType, ReasonCode, Version};
 
+/// The user property of a PUBLISH with the idempotency key. It is for the broker and does not travel
+/// with the message.
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
+
+/// Longest idempotency key in bytes; a longer one, or an empty one, is none.
+const IDEMPOTENCY_KEY_BYTES: usize = 256;
+
 /// Keeps acknowledgements in the order of the publishes `[MQTT-4.6.0-2]` `[MQTT-4.6.0-3]`: one that
 /// needs no question to the broker waits for those that were asked before it. Bounded by the
 /// receive maximum.
@@ -93,7 +100,7 @@ impl Client {
             exactly_once: open
                 .filter(|open| open.qos == QoS::ExactlyOnce)
                 .map(|open| open.packet_id),
-            idempotency_key: None,
+            idempotency_key: idempotency_key(&packet.properties),
             message,
         }));
         Ok(())
@@ -392,9 +399,24 @@ fn carried(
         reply_to: properties.response_topic.map(|text| region.text(text)),
         correlation: properties.correlation_data.map(|data| region.bytes(data)),
         payload_format: properties.payload_format,
-        user: user_properties(properties.user.iter(), region, limits)?,
+        user: user_properties(
+            properties
+                .user
+                .iter()
+                .filter(|(name, _)| *name != IDEMPOTENCY_KEY),
+            region,
+            limits,
+        )?,
     };
     Ok((!carried.is_empty()).then(|| Box::new(carried)))
+}
+
+/// The key in the user properties, the first if there are several.
+fn idempotency_key(properties: &PublishProperties<'_>) -> Option<ByteString> {
+    let mut user = properties.user.iter();
+    let (_, key) = user.find(|(name, _)| *name == IDEMPOTENCY_KEY)?;
+    let fits = (1..=IDEMPOTENCY_KEY_BYTES).contains(&key.len());
+    fits.then(|| ByteString::from(key))
 }
 
 /// User properties in their order, repeats kept `[MQTT-3.3.2-18]`, within the limits.

@@ -367,6 +367,26 @@ fn properties_travel_with_the_message() {
     );
 }
 
+#[test]
+fn the_idempotency_key_is_the_brokers_and_does_not_travel() {
+    let user = |name: &str, value: &str| [&[0x26][..], &field(name), &field(value)].concat();
+    let mut story = Story::v5(|_| {}, &[]);
+    let properties = [user("a", "1"), user("idempotency-key", "k"), user("b", "2")].concat();
+    story.send(&publish_v5(0x30, "a", &[], &properties, b"x"));
+    let request = story.publish();
+    assert_eq!(request.idempotency_key.as_deref(), Some("k"));
+    let carried = request.message.properties.expect("properties").user;
+    assert_eq!(
+        carried,
+        [("a".into(), "1".into()), ("b".into(), "2".into())]
+    );
+    for none in ["", &"x".repeat(257)] {
+        let properties = user("idempotency-key", none);
+        story.send(&publish_v5(0x30, "a", &[], &properties, b"x"));
+        assert_eq!(story.publish().idempotency_key, None);
+    }
+}
+
 /// S9
 #[test]
 fn user_properties_are_bounded() {

@@ -1,0 +1,167 @@
+//! JetStream: a consumer that only acknowledges, and then the bridge, each over the same stream.
+
+use super::{Arena, Bridge, Program, Speed, TOPIC, which};
+use anyhow::{Context, Result};
+use async_nats::jetstream::consumer::{AckPolicy, pull};
+use async_nats::jetstream::{self, Context as JetStream, stream};
+use futures_util::StreamExt as _;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+use tokio::runtime::{Builder, Runtime};
+
+/// Publications that wait for the stream's answer.
+const WINDOW: usize = 500;
+
+/// Messages that a consumer may have without having acknowledged them: for both the same.
+const PENDING: i64 = 5000;
+
+const STREAM: &str = "bench";
+
+/// The consumer alone, and the bridge.
+pub(super) fn measure(args: &Bridge, program: &Path, exact: &mut bool) -> Result<(Speed, Speed)> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let server = Server::start(args)?;
+    let jetstream = runtime.block_on(server.connect())?;
+    runtime.block_on(fill(&jetstream, args))?;
+    let alone = runtime.block_on(consume(&jetstream, args.events))?;
+    let bridged = carry(args, program, &server, &runtime, &jetstream, exact)?;
+    Ok((alone, bridged))
+}
+
+async fn fill(jetstream: &JetStream, args: &Bridge) -> Result<()> {
+    let config = stream::Config {
+        name: STREAM.to_owned(),
+        subjects: vec!["bench.>".to_owned()],
+        ..Default::default()
+    };
+    jetstream.create_stream(config).await?;
+    let payload = bytes::Bytes::from(vec![b'x'; args.size]);
+    let mut waiting = std::collections::VecDeque::new();
+    for _ in 0..args.events {
+        let published = jetstream.publish("bench.events", payload.clone()).await?;
+        waiting.push_back(published);
+        if waiting.len() >= WINDOW
+            && let Some(first) = waiting.pop_front()
+        {
+            first.await?;
+        }
+    }
+    for rest in waiting {
+        rest.await?;
+    }
+    Ok(())
+}
+
+/// Until the server knows that each was acknowledged.
+async fn consume(jetstream: &JetStream, events: u64) -> Result<Speed> {
+    let stream = jetstream.get_stream(STREAM).await?;
+    let config = pull::Config {
+        durable_name: Some("alone".to_owned()),
+        ack_policy: AckPolicy::Explicit,
+        max_ack_pending: PENDING,
+        ..Default::default()
+    };
+    let mut consumer = stream.create_consumer(config).await?;
+    let begun = Instant::now();
+    let mut messages = consumer
+        .stream()
+        .max_messages_per_batch(1000)
+        .messages()
+        .await?;
+    for _ in 0..events {
+        let message = messages.next().await.context("the consumer has ended")??;
+        message.ack().await.map_err(anyhow::Error::from_boxed)?;
+    }
+    while consumer.info().await?.ack_floor.stream_sequence < events {}
+    Ok(Speed {
+        events_per_sec: events as f64 / begun.elapsed().as_secs_f64(),
+        cpu_secs_per_million: None,
+    })
+}
+
+fn carry(
+    args: &Bridge,
+    program: &Path,
+    server: &Server,
+    runtime: &Runtime,
+    jetstream: &JetStream,
+    exact: &mut bool,
+) -> Result<Speed> {
+    let arena = Arena::start(args)?;
+    let source = format!(
+        "kind = \"nats\"\nservers = [\"nats://127.0.0.1:{}\"]\nstream = \"{STREAM}\"\n\
+         topic = \"{TOPIC}\"\norder = \"none\"\nmax_in_flight = {PENDING}\nmax_ack_pending = {PENDING}\n",
+        server.port
+    );
+    let bridge = Program::start(program, &arena.mqtt, &source)?;
+    let floor = || {
+        let found = runtime.block_on(async {
+            let stream = jetstream.get_stream(STREAM).await.ok()?;
+            let info = stream.consumer_info("polycast-bridge").await.ok()?;
+            Some((
+                info.delivered.stream_sequence,
+                info.ack_floor.stream_sequence,
+            ))
+        });
+        found.unwrap_or_default()
+    };
+    while floor().0 == 0 {}
+    let took = arena.wait(args.events, || floor().1 >= args.events)?;
+    let speed = bridge.speed(args.events, took)?;
+    drop(bridge);
+    arena.end(args.events, exact)?;
+    Ok(speed)
+}
+
+/// A NATS server in a folder of its own.
+struct Server {
+    child: Child,
+    port: u16,
+    _folder: TempDir,
+}
+
+impl Server {
+    fn start(args: &Bridge) -> Result<Self> {
+        let folder = tempfile::Builder::new();
+        let folder = match &args.data_below {
+            Some(below) => folder.tempdir_in(below)?,
+            None => folder.tempdir()?,
+        };
+        let port = std::net::TcpListener::bind("127.0.0.1:0")?
+            .local_addr()?
+            .port();
+        let program = which("nats-server").context("nats-server is missing")?;
+        let child = Command::new(program)
+            .args(["-a", "127.0.0.1", "-p", &port.to_string(), "-js", "-sd"])
+            .arg(folder.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?;
+        Ok(Self {
+            child,
+            port,
+            _folder: folder,
+        })
+    }
+
+    async fn connect(&self) -> Result<JetStream> {
+        let begun = Instant::now();
+        loop {
+            match async_nats::connect(format!("127.0.0.1:{}", self.port)).await {
+                Ok(client) => return Ok(jetstream::new(client)),
+                Err(error) if begun.elapsed() > Duration::from_secs(20) => return Err(error.into()),
+                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,7 @@
+//! The program `polycast-bridge`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    bridge::cli::main()
+}

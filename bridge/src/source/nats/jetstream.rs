@@ -1,0 +1,379 @@
+//! A stream, by a durable pull consumer: as many messages are asked for as there is room.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, PullConsumer, pull};
+use async_nats::jetstream::message::Acker;
+use async_nats::jetstream::{self, AckKind, Context as JetStream};
+use async_nats::{Client, jetstream::Message};
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt as _, StreamExt as _};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinSet;
+use tracing::debug;
+
+use super::{Order, SECOND, message};
+use crate::config::Section;
+use crate::metrics::FlowMetrics;
+use crate::source::{Context, Delivery, Outcome, Settle, Source, SourceError};
+
+/// How long a call waits when there is nothing.
+const WAIT: Duration = Duration::from_secs(1);
+
+/// How long an answer is waited for. To give up early would let a slow server send messages to
+/// nobody, and those come again behind newer ones.
+const ANSWER: Duration = Duration::from_mins(1);
+
+/// How often it is looked whether the connection is still the one that was asked: an answer to
+/// another one never comes.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// How long a stop waits for a call.
+const PATIENCE: Duration = Duration::from_secs(4);
+
+/// The stream and the consumer.
+#[derive(Clone, Debug)]
+pub(super) struct StreamSettings {
+    stream: String,
+    consumer: String,
+    create_stream: bool,
+    deliver: Deliver,
+    ack_wait: Duration,
+    max_ack_pending: i64,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Deliver {
+    All,
+    New,
+    Last,
+}
+
+const DELIVER: [(&str, Deliver); 3] = [
+    ("all", Deliver::All),
+    ("new", Deliver::New),
+    ("last", Deliver::Last),
+];
+
+impl StreamSettings {
+    /// Reads them; none if there is no stream.
+    pub(super) fn read(section: &mut Section) -> Option<Self> {
+        let stream = section.text("stream")?;
+        let pending = section.count("max_ack_pending", 1000, 1..=1_000_000);
+        Some(Self {
+            stream,
+            consumer: section
+                .text("consumer")
+                .unwrap_or_else(|| "polycast-bridge".to_owned()),
+            create_stream: section.flag("create_stream", false),
+            deliver: section.choice("deliver", &DELIVER, Deliver::All),
+            ack_wait: section.duration("ack_wait", 30 * SECOND, SECOND..=3600 * SECOND),
+            max_ack_pending: i64::try_from(pending).unwrap_or(i64::MAX),
+        })
+    }
+}
+
+/// A consumer of a stream.
+pub(super) struct Stream {
+    jetstream: JetStream,
+    settings: StreamSettings,
+    subjects: Vec<String>,
+    consumer: Option<PullConsumer>,
+    order: Order,
+    open: Arc<Open>,
+    metrics: Arc<FlowMetrics>,
+}
+
+pub(super) async fn open(
+    client: Client,
+    settings: &StreamSettings,
+    subjects: &[String],
+    order: Order,
+    context: &Context,
+) -> Result<Stream, SourceError> {
+    let mut stream = Stream {
+        jetstream: jetstream::new(client),
+        settings: settings.clone(),
+        subjects: subjects.to_vec(),
+        consumer: None,
+        order,
+        open: Open::start(settings.ack_wait),
+        metrics: Arc::clone(&context.metrics),
+    };
+    stream.consumer().await?;
+    Ok(stream)
+}
+
+impl Stream {
+    /// The consumer; looked up again after a failure, since it may have been removed.
+    async fn consumer(&mut self) -> Result<PullConsumer, SourceError> {
+        if let Some(consumer) = &self.consumer {
+            return Ok(consumer.clone());
+        }
+        let settings = &self.settings;
+        let stream = if settings.create_stream {
+            let config = jetstream::stream::Config {
+                name: settings.stream.clone(),
+                subjects: self.subjects.clone(),
+                ..Default::default()
+            };
+            let stream = self.jetstream.get_or_create_stream(config).await;
+            stream.map_err(SourceError::new)?
+        } else {
+            let found = self.jetstream.get_stream(&settings.stream).await;
+            found.map_err(SourceError::new)?
+        };
+        // Servers before 2.10 know one filter; the stream's subjects are the others.
+        let filter = match self.subjects.as_slice() {
+            [one] => one.clone(),
+            _ => String::new(),
+        };
+        let config = pull::Config {
+            durable_name: Some(settings.consumer.clone()),
+            ack_policy: AckPolicy::Explicit,
+            ack_wait: settings.ack_wait,
+            deliver_policy: match settings.deliver {
+                Deliver::All => DeliverPolicy::All,
+                Deliver::New => DeliverPolicy::New,
+                Deliver::Last => DeliverPolicy::Last,
+            },
+            filter_subject: filter,
+            max_ack_pending: settings.max_ack_pending,
+            ..Default::default()
+        };
+        let created = stream
+            .get_or_create_consumer(&settings.consumer, config)
+            .await;
+        let consumer = created.map_err(SourceError::new)?;
+        self.consumer = Some(consumer.clone());
+        Ok(consumer)
+    }
+
+    /// What is there, or else the next message, or nothing after a while.
+    async fn fetch(&mut self, max: usize) -> Result<Vec<Message>, SourceError> {
+        let consumer = self.consumer().await?;
+        let connection = self.connection();
+        let ready = consumer.fetch().max_messages(max).messages().await;
+        let messages = self
+            .collect(ready.map_err(SourceError::new)?, connection)
+            .await?;
+        if !messages.is_empty() {
+            return Ok(messages);
+        }
+        let next = consumer
+            .batch()
+            .max_messages(1)
+            .expires(WAIT)
+            .messages()
+            .await;
+        self.collect(next.map_err(SourceError::new)?, connection)
+            .await
+    }
+
+    /// Which connection it is: they are counted.
+    fn connection(&self) -> u64 {
+        self.jetstream.client().statistics().connects.load(Relaxed)
+    }
+
+    /// The messages of a batch. If it breaks off, those that came before are there all the same.
+    async fn collect(
+        &self,
+        mut batch: pull::Batch,
+        connection: u64,
+    ) -> Result<Vec<Message>, SourceError> {
+        let mut messages = Vec::new();
+        let until = tokio::time::Instant::now() + ANSWER;
+        let error = loop {
+            match tokio::time::timeout(LOOK, batch.next()).await {
+                Ok(Some(Ok(message))) => messages.push(message),
+                Ok(Some(Err(error))) => break SourceError::new(error),
+                Ok(None) => return Ok(messages),
+                Err(_) if self.connection() != connection => {
+                    break SourceError::new("the connection was lost");
+                }
+                Err(_) if tokio::time::Instant::now() > until => {
+                    break SourceError::new("the server does not answer");
+                }
+                Err(_) => {}
+            }
+        };
+        if messages.is_empty() {
+            Err(error)
+        } else {
+            Ok(messages)
+        }
+    }
+
+    fn delivery(&self, message: Message) -> Delivery {
+        let mut event = message::event(&message.message, self.order);
+        if let Ok(info) = message.info() {
+            let sequence = format!("{}:{}", info.stream, info.stream_sequence);
+            event.key.get_or_insert_with(|| sequence.clone());
+            let ms = info.published.unix_timestamp_nanos() / 1_000_000;
+            event.accepted_ms = u64::try_from(ms).ok();
+            event.received = u64::try_from(info.delivered).ok();
+            self.metrics.backlog.set(info.pending);
+            event.id = sequence;
+        }
+        let (_, acker) = message.split();
+        let handle = Box::new(self.open.hold(acker));
+        Delivery { event, handle }
+    }
+}
+
+impl Source for Stream {
+    fn receive(&mut self, max: usize) -> BoxFuture<'_, Result<Vec<Delivery>, SourceError>> {
+        async move {
+            match self.fetch(max).await {
+                Ok(messages) => Ok(messages.into_iter().map(|one| self.delivery(one)).collect()),
+                Err(error) => {
+                    self.consumer = None;
+                    Err(error)
+                }
+            }
+        }
+        .boxed()
+    }
+
+    fn patience(&self) -> Duration {
+        // What comes to a call that nobody waits for any more comes again behind newer messages.
+        PATIENCE
+    }
+
+    fn close(self: Box<Self>) -> BoxFuture<'static, ()> {
+        async move {
+            self.open.settled().await;
+            // What could not be said is delivered again.
+            let _ = self.jetstream.client().flush().await;
+        }
+        .boxed()
+    }
+}
+
+/// Messages that are under way, and what the server is still to be told.
+struct Open {
+    held: Mutex<Held>,
+    settled: Notify,
+    orders: mpsc::UnboundedSender<(u64, AckKind)>,
+    tasks: Mutex<JoinSet<()>>,
+}
+
+#[derive(Default)]
+struct Held {
+    next: u64,
+    ackers: HashMap<u64, Arc<Acker>>,
+}
+
+impl Open {
+    fn start(ack_wait: Duration) -> Arc<Self> {
+        let (orders, waiting) = mpsc::unbounded_channel();
+        let open = Arc::new(Self {
+            held: Mutex::default(),
+            settled: Notify::new(),
+            orders,
+            tasks: Mutex::default(),
+        });
+        let mut tasks = open.tasks.lock();
+        tasks.spawn(tell(Arc::clone(&open), waiting));
+        tasks.spawn(keep(Arc::clone(&open), ack_wait / 3));
+        drop(tasks);
+        open
+    }
+
+    fn hold(self: &Arc<Self>, acker: Acker) -> Handle {
+        let mut held = self.held.lock();
+        let number = held.next;
+        held.next += 1;
+        held.ackers.insert(number, Arc::new(acker));
+        Handle {
+            number,
+            open: Arc::clone(self),
+            told: false,
+        }
+    }
+
+    /// Waits until all is said, and ends the tasks.
+    async fn settled(&self) {
+        loop {
+            let settled = self.settled.notified();
+            tokio::pin!(settled);
+            settled.as_mut().enable();
+            if self.held.lock().ackers.is_empty() {
+                break;
+            }
+            settled.await;
+        }
+        self.tasks.lock().abort_all();
+    }
+}
+
+/// Says what became of messages, in the order in which it was decided.
+async fn tell(open: Arc<Open>, mut waiting: mpsc::UnboundedReceiver<(u64, AckKind)>) {
+    while let Some((number, kind)) = waiting.recv().await {
+        let acker = open.held.lock().ackers.get(&number).cloned();
+        if let Some(acker) = acker
+            && let Err(error) = acker.ack_with(kind).await
+        {
+            debug!(%error, "cannot acknowledge: it will be delivered again");
+        }
+        let mut held = open.held.lock();
+        held.ackers.remove(&number);
+        if held.ackers.is_empty() {
+            open.settled.notify_waiters();
+        }
+    }
+}
+
+/// Says that messages are in progress, well before the server gives them to others.
+async fn keep(open: Arc<Open>, every: Duration) {
+    let mut ticks = tokio::time::interval(every);
+    ticks.tick().await;
+    loop {
+        ticks.tick().await;
+        let ackers: Vec<_> = open.held.lock().ackers.values().cloned().collect();
+        for acker in ackers {
+            if let Err(error) = acker.ack_with(AckKind::Progress).await {
+                debug!(%error, "cannot say that a message is in progress");
+            }
+        }
+    }
+}
+
+/// Stands for one message.
+struct Handle {
+    number: u64,
+    open: Arc<Open>,
+    told: bool,
+}
+
+impl Handle {
+    fn tell(&mut self, kind: AckKind) {
+        self.told = true;
+        // The task ends only when nothing is held any more.
+        let _ = self.open.orders.send((self.number, kind));
+    }
+}
+
+impl Settle for Handle {
+    fn settle(mut self: Box<Self>, outcome: Outcome) {
+        self.tell(match outcome {
+            Outcome::Done | Outcome::DeadLettered => AckKind::Ack,
+            Outcome::Retry { after } => AckKind::Nak(Some(after)),
+            // The server says so to whoever watches its advisories, and does not deliver it again.
+            Outcome::Poison { .. } => AckKind::Term,
+            Outcome::Released => AckKind::Nak(None),
+        });
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if !self.told {
+            self.tell(AckKind::Nak(None));
+        }
+    }
+}
