@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::auth::access::Policy;
+use crate::auth::{Authenticator, Revocations};
 use crate::clock::Clock;
 use crate::config::{Config, Durability, FullQueue, Listen, Persistence};
 use crate::hub::{Hub, HubBounds};
@@ -37,6 +38,14 @@ pub async fn run(config: Config, reload: Reload, log: LogHandle) -> anyhow::Resu
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let clock = Clock::start();
     let net = Arc::new(open(&config, descriptors, clock)?);
+    let auth = Authenticator::new(
+        &config,
+        clock,
+        Arc::clone(&net.hub.metrics),
+        Arc::new(revocations(&config)?),
+        None,
+    )?;
+    identify(&net, auth);
     let (stop, stopped) = watch::channel(false);
     let mut tasks = Vec::new();
     let mut first = None;
@@ -49,6 +58,7 @@ pub async fn run(config: Config, reload: Reload, log: LogHandle) -> anyhow::Resu
         ));
     }
     tasks.push(tokio::spawn(turn(Arc::clone(&net), stopped)));
+    net.auth.load().prime();
     if let Some((scheme, address)) = first {
         try_it(scheme, address);
     }
@@ -110,6 +120,24 @@ impl Server {
             }
         };
         let (config, changes) = self.config.reload(&loaded);
+        let running = self.net.auth.load_full();
+        let auth = Authenticator::new(
+            &config,
+            self.net.clock,
+            Arc::clone(&self.net.hub.metrics),
+            Arc::clone(running.revocations()),
+            Some(&running),
+        );
+        match auth {
+            Ok(auth) => {
+                auth.prime();
+                identify(&self.net, auth);
+            }
+            Err(error) => {
+                tracing::error!("the configuration was not reloaded: {error:#}");
+                return;
+            }
+        }
         self.log.apply(&config.log.level);
         self.net.live.store(Arc::new(live(&config)));
         self.net.hub.set_bounds(hub_bounds(&config));
@@ -170,6 +198,21 @@ impl Server {
         }
         tracing::info!("stopped");
     }
+}
+
+/// Finds out who clients are in this way from now on.
+fn identify(net: &Net, auth: Arc<Authenticator>) {
+    net.hub.set_owned(auth.is_on());
+    net.auth.store(auth);
+}
+
+/// What was revoked before, if anything is kept.
+fn revocations(config: &Config) -> anyhow::Result<Revocations> {
+    let max = config.auth.revocations;
+    if config.store.persistence == Persistence::None {
+        return Ok(Revocations::new(max));
+    }
+    Ok(Revocations::open(&config.data_dir, max)?)
 }
 
 /// Turns the timer wheel and carries out what is due in the hub.
@@ -274,9 +317,7 @@ fn build(config: &Config, descriptors: usize, clock: Clock, store: Option<Arc<dy
 
 /// The rules, and what holds where they say nothing.
 fn policy(config: &Config) -> Policy {
-    // Nobody can log in: there is no way to prove who one is.
-    let authentication = false;
-    config.access.policy(authentication)
+    config.access.policy(!config.auth.methods.0.is_empty())
 }
 
 fn hub_bounds(config: &Config) -> HubBounds {

@@ -188,6 +188,13 @@ pub enum Command {
         /// Comes back with the answer.
         token: Token,
     },
+    /// To go on with new credentials. Answered by [`Reply::Refreshed`].
+    Refresh {
+        /// Comes back with the answer.
+        token: Token,
+        /// The new token of the same user.
+        credentials: Secret,
+    },
     /// Not a question: the connection refused a request by itself, has told the client and goes
     /// on. It is counted. Not answered.
     Refused {
@@ -204,8 +211,18 @@ pub enum Command {
     },
 }
 
-/// A login.
-#[derive(Debug, Default)]
+/// Bytes that nobody may read by accident: logs and error messages show three stars.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Secret(pub Bytes);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// A login. Its [`Debug`](std::fmt::Debug) shows no secrets.
+#[derive(Default)]
 pub struct Connect {
     /// Protocol and version for people: `mqtt 5`, `stomp 1.2`, `json 1`.
     pub protocol: Cow<'static, str>,
@@ -222,6 +239,9 @@ pub struct Connect {
     pub username: Option<ByteString>,
     /// Password or token, if given. Never logged.
     pub password: Option<Bytes>,
+    /// What the client itself calls a token: authentication data of the method `jwt` (MQTT 5), an
+    /// `Authorization` header (STOMP), `token` (JSON).
+    pub token: Option<Secret>,
     /// The host that the client believes to talk to (STOMP).
     pub host: Option<ByteString>,
     /// What to publish if the connection ends without [`Command::Disconnect`].
@@ -233,6 +253,20 @@ pub struct Connect {
     /// Whether the session is always subscribed to `$broadcast` and to its own user's topics
     /// (`$user/{user}/#`).
     pub auto_subscribe: bool,
+}
+
+impl std::fmt::Debug for Connect {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connect")
+            .field("protocol", &self.protocol)
+            .field("client_id", &self.client_id)
+            .field("clean_start", &self.clean_start)
+            .field("session_expiry_secs", &self.session_expiry_secs)
+            .field("username", &self.username)
+            .field("password", &self.password.as_ref().map(|_| "***"))
+            .field("token", &self.token)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What several matching subscriptions of one session mean.
@@ -409,6 +443,14 @@ pub enum Reply {
         /// The command's.
         token: Token,
     },
+    /// Answer to [`Command::Refresh`]: when the new credentials end, if they do. After a refusal
+    /// the old ones hold.
+    Refreshed {
+        /// The command's.
+        token: Token,
+        /// Why not, if not.
+        result: Result<Option<Timestamp>, Refusal>,
+    },
     /// Answer to [`Command::Transaction`].
     Committed {
         /// The command's.
@@ -517,6 +559,14 @@ impl RefusalCode {
             Self::Unknown => "unknown",
         }
     }
+
+    /// Which kind of end a login is that is refused for this.
+    pub const fn login_cause(self) -> Cause {
+        match self {
+            Self::BadCredentials | Self::NotAuthorized => Cause::Unauthorized,
+            _ => Cause::Refused,
+        }
+    }
 }
 
 /// A message on its way to one client.
@@ -567,6 +617,11 @@ pub enum Notice {
         /// How many since the last notice.
         dropped: u64,
     },
+    /// The client's credentials end soon: without new ones the connection ends then.
+    Expiring {
+        /// When.
+        at: Timestamp,
+    },
 }
 
 /// Why a connection ends: the protocols choose their code from `cause`, logs and metrics show it.
@@ -587,6 +642,8 @@ pub enum Cause {
     Lost,
     /// The client was not let in.
     Refused,
+    /// The client was not let in, or is not allowed to stay, because of who it is or is not.
+    Unauthorized,
     /// Bytes that are not the protocol's.
     Malformed,
     /// Frames that are not allowed here.
@@ -630,6 +687,7 @@ impl Cause {
             Self::Normal => "normal",
             Self::Lost => "lost",
             Self::Refused => "refused",
+            Self::Unauthorized => "unauthorized",
             Self::Malformed => "malformed",
             Self::ProtocolError => "protocol_error",
             Self::WrongType => "wrong_type",
@@ -673,6 +731,12 @@ pub mod topics {
     pub const QUEUE: &str = "$queue/";
     /// `$SYS/…`: the broker about itself, read-only.
     pub const SYS: &str = "$SYS/";
+    /// `$auth/…`: credentials of the connection itself; nothing is routed there.
+    pub const AUTH: &str = "$auth/";
+    /// A client publishes its new token here.
+    pub const AUTH_REFRESH: &str = "$auth/refresh";
+    /// Who subscribes to it is told before its credentials end.
+    pub const AUTH_EXPIRING: &str = "$auth/expiring";
 }
 
 /// Shorthand that the protocols use to read a topic within the limits.

@@ -113,6 +113,14 @@ fn happen(client: &mut Client, what: &str) {
         }
         "the ping interval passes" => client.time_out(),
         "12 messages were dropped" => client.notify(&Notice::Gap { dropped: 12 }),
+        "the token ends soon" => {
+            let at = Timestamp(client.now.0 + 60_000);
+            client.notify(&Notice::Expiring { at });
+        }
+        "the token ends" => {
+            let reason = CloseReason::new(Cause::Expired, "the token has expired");
+            client.connection.close(&reason, &mut client.outbox);
+        }
         "the broker stops" => {
             let reason = CloseReason::new(Cause::Shutdown, "the broker stops");
             client.connection.close(&reason, &mut client.outbox);

@@ -4,11 +4,12 @@ mod json_support;
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use json_support::{Client, How, message};
 use protocols::connection::{
     Cause, CloseReason, Command, Connect, Delivered, Delivery, Lane, Notice, Overlap, Position,
-    Protocol, Publish, Refusal, RefusalCode, Reply, RetainHandling, Settle, SubscribeRequest,
-    Token, WebSocketUse,
+    Protocol, Publish, Refusal, RefusalCode, Reply, RetainHandling, Secret, Settle,
+    SubscribeRequest, Token, WebSocketUse,
 };
 use protocols::json::Json;
 use protocols::limits::Limits;
@@ -107,7 +108,9 @@ fn connect_is_kept_within_the_limits() {
     assert!(login.clean_start);
     let login = connect(r#"{"type":"connect","clientId":"","token":"jwt"}"#);
     assert_eq!(login.client_id, None);
-    assert_eq!(login.password.as_deref(), Some(&b"jwt"[..]));
+    assert_eq!(login.password, None);
+    assert_eq!(login.token, Some(Secret(Bytes::from_static(b"jwt"))));
+    assert!(!format!("{login:?}").contains("jwt"), "{login:?}");
 }
 
 #[test]

@@ -5,9 +5,11 @@ mod configuration;
 mod data;
 mod options;
 mod output;
+mod passwd;
 mod publish;
 mod serve;
 mod subscribe;
+mod token;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -41,6 +43,10 @@ enum Command {
     Subscribe(Box<subscribe::Subscribe>),
     /// Look after the store of a stopped broker: statistics, check, export, import
     Data(data::Data),
+    /// Make, change or remove a user of a password file
+    Passwd(passwd::Passwd),
+    /// Sign a token for development and tests
+    Token(Box<token::Token>),
     /// Say what is wrong with the configuration, all of it
     CheckConfig(configuration::Check),
     /// Print the default configuration with every key explained
@@ -63,6 +69,8 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Publish(arguments) => publish::run(&arguments),
         Command::Subscribe(arguments) => subscribe::run(&arguments),
         Command::Data(arguments) => data::run(&arguments),
+        Command::Passwd(arguments) => passwd::run(&arguments),
+        Command::Token(arguments) => token::run(&arguments),
         Command::CheckConfig(arguments) => configuration::check(&arguments),
         Command::DefaultConfig(arguments) => configuration::default(&arguments),
     }

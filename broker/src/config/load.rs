@@ -11,8 +11,7 @@ use toml::de::{DeTable, DeValue};
 use super::problem::{Place, Problem, Problems, suggestion};
 use super::section::{Key, Section, VARIABLE_PREFIX, Visitor};
 use super::setting::{Raw, Setting};
-use super::values::{Anonymous, Listen};
-use super::{Config, limits, reference};
+use super::{Config, auth, limits, reference};
 use crate::telemetry::Untrusted;
 
 /// Where a configuration comes from.
@@ -120,6 +119,7 @@ impl Loader {
             path: &'a str,
             raw: &'a Raw,
             result: Option<(&'static str, Outcome)>,
+            is_secret: bool,
         }
         impl Visitor for Set<'_> {
             fn setting(&mut self, key: &Key, value: &mut dyn Setting) {
@@ -128,6 +128,7 @@ impl Loader {
                         .read(self.raw, key.bounds)
                         .map_err(|wrong| (wrong, value.allowed(key.bounds)));
                     self.result = Some((key.path, result));
+                    self.is_secret = value.is_secret();
                 }
             }
         }
@@ -135,6 +136,7 @@ impl Loader {
             path,
             raw,
             result: None,
+            is_secret: false,
         };
         self.config.visit(&mut set);
         match set.result {
@@ -142,6 +144,7 @@ impl Loader {
                 self.places.insert(path, place);
             }
             Some((path, Err((wrong, allowed)))) => {
+                let shown = if set.is_secret { "***" } else { shown };
                 let what = format!("{path} = {shown}: {wrong}");
                 self.problem(place, what, format!("allowed: {allowed}"));
             }
@@ -243,26 +246,7 @@ impl Loader {
                 self.problem(self.place(&keys), what, allowed);
             }
         }
-        if self.config.security.anonymous == Anonymous::Loopback {
-            self.check_listeners();
-        }
-    }
-
-    fn check_listeners(&mut self) {
-        let exposed: Vec<(&'static str, Listen)> = self
-            .config
-            .listeners()
-            .into_iter()
-            .filter(|(_, listen)| !listen.is_loopback())
-            .map(|(key, listen)| (key, listen.clone()))
-            .collect();
-        for (key, listen) in exposed {
-            let what = format!(
-                "{key} = \"{listen}\": others than this machine could connect, and no client needs a login"
-            );
-            let allowed = "to let everyone in all the same, write\n    [security]\n    \
-                           anonymous = \"everywhere\"\n\
-                           or listen on 127.0.0.1, [::1] or localhost";
+        for (key, what, allowed) in auth::problems(&self.config) {
             self.problem(self.place(&[key]), what, allowed);
         }
     }

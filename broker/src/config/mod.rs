@@ -6,6 +6,7 @@
 //! mistakes at once, each with its place. Called by `cli` at the start and again at SIGHUP.
 
 mod access;
+mod auth;
 mod limits;
 mod load;
 mod problem;
@@ -17,6 +18,7 @@ mod values;
 use std::path::PathBuf;
 
 pub use access::{Access, AccessRules};
+pub use auth::{Auth, AuthMethod, Unavailable};
 pub use limits::{Limits, Mqtt, Store};
 pub use load::{Flag, Sources};
 pub use problem::{Place, Problem, Problems};
@@ -49,6 +51,8 @@ pub struct Config {
     pub security: Security,
     /// What clients may do.
     pub access: Access,
+    /// Who clients are.
+    pub auth: Auth,
     /// What is logged.
     pub log: Log,
     /// What may be used.
@@ -66,6 +70,7 @@ impl Default for Config {
             store: Store::default(),
             security: Security::default(),
             access: Access::default(),
+            auth: Auth::default(),
             log: Log::default(),
             limits: Limits::default(),
         }
@@ -103,9 +108,11 @@ section! {
 section! {
     /// Who may come in.
     pub struct Security in "security" {
-        /// Where clients need no login: only on listeners that this machine alone can reach, or
-        /// everywhere. With `loopback`, the broker refuses to listen on any other address.
-        anonymous: Anonymous = Anonymous::Loopback, Type, Restart;
+        /// Where clients need no login: nowhere, on listeners that this machine alone can reach, or
+        /// everywhere. `auto` is `loopback` as long as `auth.methods` is empty, and `never` then.
+        /// Without any method the broker refuses to listen where others than this machine could
+        /// connect, unless this is `everywhere`.
+        anonymous: Anonymous = Anonymous::Auto, Type, Restart;
     }
 }
 
@@ -184,6 +191,7 @@ impl Section for Config {
         self.store.visit(visitor);
         self.security.visit(visitor);
         self.access.visit(visitor);
+        self.auth.visit(visitor);
         self.log.visit(visitor);
         self.limits.visit(visitor);
     }
@@ -197,6 +205,7 @@ impl Section for Config {
         self.store.keep_restart(&running.store);
         self.security.keep_restart(&running.security);
         self.access.keep_restart(&running.access);
+        self.auth.keep_restart(&running.auth);
         self.log.keep_restart(&running.log);
         self.limits.keep_restart(&running.limits);
     }

@@ -69,6 +69,11 @@ pub(super) trait Setting {
 
     /// What may be written, in words.
     fn allowed(&self, bounds: Bounds) -> String;
+
+    /// Whether the value must never be shown.
+    fn is_secret(&self) -> bool {
+        false
+    }
 }
 
 /// Bytes in a kibibyte, and so on.

@@ -65,7 +65,7 @@ fn the_default_file_is_the_default() {
 #[test]
 fn every_key_takes_its_own_literal_from_everywhere() {
     for (key, literal) in reference::settings(&Config::default()) {
-        let bare = literal.trim_matches(['"', '[', ']']).to_owned();
+        let bare = literal.trim_matches(['[', ']']).replace('"', "");
         let sources = Sources {
             variables: vec![(key.variable(), bare)],
             ..Sources::default()
@@ -288,6 +288,9 @@ fn others_are_let_in_only_in_so_many_words() {
         "[mqtt]\nlisten = \"0.0.0.0:1883\"\n",
         "polycast.toml:2:10: mqtt.listen = \"0.0.0.0:1883\": others than this machine could \
          connect, and no client needs a login\n    \
+         to ask for a login, write\n        auth.methods = [\"password\"]\n        \
+         auth.password_file = \"passwords\"\n    \
+         at the top of the file, and run `polycast passwd passwords NAME`;\n    \
          to let everyone in all the same, write\n        [security]\n        \
          anonymous = \"everywhere\"\n    or listen on 127.0.0.1, [::1] or localhost",
     );

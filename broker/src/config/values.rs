@@ -268,8 +268,12 @@ choice! {
 choice! {
     /// Where clients need no login.
     pub enum Anonymous {
-        /// On listeners that only this machine reaches.
+        /// As `Loopback` while there is no way to log in, then as `Never`.
         #[default]
+        Auto = "auto",
+        /// Nowhere.
+        Never = "never",
+        /// On listeners that only this machine reaches.
         Loopback = "loopback",
         /// On all listeners.
         Everywhere = "everywhere",

@@ -49,13 +49,13 @@ impl Hub {
     pub fn set_identity(
         &self,
         session: &Arc<Session>,
-        who: Identity,
+        who: &Arc<Identity>,
         batch: &mut Batch,
     ) -> Result<(), Refusal> {
         let protocol = session.rights.protocol();
         let standing = self
             .access
-            .standing(shared(who), &session.client_id, protocol)?;
+            .standing(Arc::clone(who), &session.client_id, protocol)?;
         self.stand(session, standing, batch);
         if session.rights.version() != Some(self.access.version()) {
             self.follow_rules(session, batch);

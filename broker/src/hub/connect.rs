@@ -2,6 +2,7 @@
 
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytestring::ByteString;
 use protocols::connection::{
@@ -16,6 +17,7 @@ use crate::auth::Identity;
 use crate::auth::access::Standing;
 use crate::session::{Batch, Link, Session, State, Subscription};
 use crate::store::{Op, Urgency};
+use crate::telemetry::Untrusted;
 
 /// A client that is let in.
 struct Admitted {
@@ -45,7 +47,10 @@ impl Hub {
             .and_then(|()| self.standing(&connect, identity, &client_id, link.metrics.name));
         let standing = match admitted {
             Ok(standing) => standing,
-            Err(refusal) => return Err(self.turn_away(refusal, link, batch)),
+            Err(refusal) => {
+                self.refuse(link, &refusal, batch);
+                return Err(refusal);
+            }
         };
         // One login at a time for a client identifier: of fifty that come at once, each takes
         // over from the one before, and the last one stays.
@@ -57,6 +62,10 @@ impl Hub {
             let _login = self.logins[stripe(&client_id)].lock();
             let now = self.session(&client_id);
             if known.as_ref().map(Arc::as_ptr) == now.as_ref().map(Arc::as_ptr) {
+                if let Some(refusal) = now.as_ref().and_then(|old| self.guard(old, &standing.who)) {
+                    self.refuse(link, &refusal, batch);
+                    return Err(refusal);
+                }
                 let old = now.and_then(|old| self.take_over(&old, &connect, batch));
                 let admitted = Admitted {
                     client_id,
@@ -66,16 +75,6 @@ impl Hub {
                 return Ok(self.let_in(old, admitted, connect, link, commands, batch));
             }
         }
-    }
-
-    fn turn_away(&self, refusal: Refusal, mut link: Link, batch: &Batch) -> Refusal {
-        self.metrics.login_refused(refusal.code);
-        link.drive(&mut Vec::new(), |connection, out| {
-            connection.reply(Reply::Refused(refusal.clone()), batch.now, out);
-            out.end(Cause::Refused, refusal.detail.clone());
-        });
-        link.hand_back();
-        refusal
     }
 
     fn let_in(
@@ -95,6 +94,7 @@ impl Hub {
         let session_present = old.is_some();
         let user = standing.who.user.clone();
         let session = old.unwrap_or_else(|| self.new_session(client_id, user, &connect));
+        session.lock().identify(&standing.who);
         // Before its connection is there: what waits for it may not be for it any more.
         self.stand(&session, standing, batch);
         let connected = Connected {
@@ -110,6 +110,31 @@ impl Hub {
             self.follow_rules(&session, batch);
         }
         session
+    }
+
+    /// Does not let a client in: writes the refusal and hands the link back.
+    pub fn refuse(&self, mut link: Link, refusal: &Refusal, batch: &Batch) {
+        self.metrics.login_refused(refusal.code);
+        link.drive(&mut Vec::new(), |connection, out| {
+            connection.reply(Reply::Refused(refusal.clone()), batch.now, out);
+            out.end(refusal.code.login_cause(), refusal.detail.clone());
+        });
+        link.hand_back();
+    }
+
+    /// A session belongs to its user: nobody else takes it over, reads what waits in it, or ends
+    /// it, once clients have to prove who they are.
+    fn guard(&self, old: &Session, identity: &Identity) -> Option<Refusal> {
+        if !self.owned.load(Ordering::Acquire) || old.user == identity.user {
+            return None;
+        }
+        tracing::warn!(
+            client = %Untrusted(&old.client_id),
+            user = %Untrusted(identity.user.as_deref().unwrap_or("-")),
+            "a client asks for another user's session"
+        );
+        let detail = "this client identifier is another user's";
+        Some(Refusal::new(RefusalCode::NotAuthorized, detail))
     }
 
     /// The connection `link` of a session is over. With `say_will` the will is published, at

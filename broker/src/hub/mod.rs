@@ -9,6 +9,7 @@ mod connect;
 mod durable;
 mod idempotency;
 mod publish;
+mod revoke;
 mod subscribe;
 
 use std::collections::BTreeMap;
@@ -82,6 +83,8 @@ pub struct Hub {
     keys: [Mutex<()>; LOCKS],
     numbers: AtomicU64,
     stopping: AtomicBool,
+    /// Whether a session can be taken over by its own user only.
+    owned: AtomicBool,
 }
 
 /// The groups, by what they are and, as the store knows them, by number.
@@ -120,6 +123,7 @@ impl Hub {
             keys: std::array::from_fn(|_| Mutex::new(())),
             numbers: AtomicU64::new(1),
             stopping: AtomicBool::new(false),
+            owned: AtomicBool::new(false),
         })
     }
 
@@ -216,6 +220,11 @@ impl Hub {
             }
         }
         self.commit_batch(batch);
+    }
+
+    /// Whether users are known to be who they are: then a session is its own user's alone.
+    pub fn set_owned(&self, owned: bool) {
+        self.owned.store(owned, Ordering::Release);
     }
 
     /// Whether the broker is stopping and lets nobody in.

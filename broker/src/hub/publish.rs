@@ -270,6 +270,12 @@ pub(super) fn check_topic(topic: &str) -> Result<(), Refusal> {
             "$SYS topics are the broker's own and read-only",
         ));
     }
+    if topic == "$auth" || topic.starts_with(topics::AUTH) {
+        return Err(Refusal::new(
+            RefusalCode::NotAuthorized,
+            "$auth topics are the broker's own; a token is published to $auth/refresh",
+        ));
+    }
     if topic == "$share" || topic.starts_with("$share/") {
         return Err(Refusal::new(
             RefusalCode::TopicInvalid,

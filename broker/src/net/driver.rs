@@ -27,8 +27,10 @@ use protocols::{Command, Outbox};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::execute::{Home, Step};
+use super::login::{Answered, Gate};
 use super::timers::TimerId;
 use super::{Live, Net};
+use crate::auth::Door;
 use crate::session::{Batch, Link};
 use crate::telemetry::ProtocolMetrics;
 
@@ -146,6 +148,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
     }
 
+    /// What came with the connection, for its login.
+    pub(super) fn through(mut self, door: Door) -> Self {
+        self.home.gate = Gate::new(door);
+        self
+    }
+
     /// Runs the connection to its end and says how it ended.
     pub(super) async fn run(mut self) -> Ended {
         let (link, slot) = self.home.slot();
@@ -182,6 +190,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 }
                 Poll::Ready(Ok(())) | Poll::Pending => {}
             }
+            match self.home.gate.poll(cx) {
+                Poll::Ready(None) => {}
+                Poll::Ready(Some(answered)) => {
+                    self.go_on(answered);
+                    continue;
+                }
+                Poll::Pending => {
+                    if self.sleep(cx) {
+                        return Poll::Pending;
+                    }
+                    continue;
+                }
+            }
             if self.is_held_up() || self.is_paused(cx) {
                 if self.sleep(cx) {
                     return Poll::Pending;
@@ -189,6 +210,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 continue;
             }
             if reads == READS_PER_TURN {
+                // Who never sleeps has deadlines too.
+                self.set_timer(cx);
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
@@ -205,6 +228,32 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 Poll::Pending | Poll::Ready(Ok(_)) => {}
             }
         }
+    }
+
+    /// Goes on where something had to be asked about the client's credentials, with what it has
+    /// sent meanwhile.
+    fn go_on(&mut self, answered: Answered) {
+        let mut batch = Batch::new(self.net.clock.now());
+        Step {
+            net: &self.net,
+            batch: &mut batch,
+        }
+        .go_on(&mut self.home, answered);
+        self.notice_end();
+        match self.web_socket.take() {
+            Some(mut web_socket) if web_socket.whole => {
+                let mut rest = std::mem::take(&mut self.pending);
+                self.unframe(&mut web_socket, &mut rest, &mut batch);
+                self.web_socket = Some(web_socket);
+            }
+            web_socket => {
+                self.web_socket = web_socket;
+                if !self.pending.is_empty() {
+                    self.feed(&[], &mut batch);
+                }
+            }
+        }
+        self.end_batch(batch);
     }
 
     /// Gives answers that waited for the disk.
@@ -279,6 +328,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     fn unframe(&mut self, web_socket: &mut WebSocket, input: &mut [u8], batch: &mut Batch) {
         let mut rest = input;
         while self.closing.is_none() {
+            if web_socket.whole && self.home.gate.is_waiting() {
+                // A message is used up whole, and nobody takes one now.
+                self.pending.extend_from_slice(rest);
+                return;
+            }
             match web_socket.decoder.decode(&mut rest, batch.now) {
                 Ok(None) => break,
                 Ok(Some(Event::Data { bytes, .. })) if web_socket.whole => {
@@ -535,7 +589,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         if self.closing.is_some() {
             return stall;
         }
-        let next = self.home.with(|link| link.connection.next_timeout());
+        let next = self.home.with(|link| {
+            let due = (link.due != Link::NEVER).then_some(link.due);
+            let next = link.connection.next_timeout();
+            next.into_iter().chain(due).min()
+        });
         match (stall, next) {
             (Some(stall), Some(next)) => Some(stall.min(next)),
             (stall, next) => stall.or(next),
@@ -558,6 +616,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
         if self.closing.is_some() {
             return;
+        }
+        if let Some(session) = self.home.session() {
+            session.lock().look_at_credentials(self.home.number(), now);
         }
         let mut commands = Vec::new();
         let mut batch = Batch::new(now);

@@ -5,18 +5,15 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use bytes::Bytes;
-use protocols::connection::{
-    Cause, CloseReason, Connect, Position, Refusal, RefusalCode, Settle, Token,
-};
+use protocols::connection::{Cause, CloseReason, Position, Refusal, RefusalCode, Settle, Token};
 use protocols::{Command, Reply};
 use smallvec::SmallVec;
 
 use super::Net;
-use crate::auth::Identity;
+use super::login::{self, Gate};
 use crate::hub::Hub;
 use crate::session::{Batch, Link, PATIENCE, Session, WayBack};
 use crate::store::Seq;
-use crate::telemetry::Untrusted;
 
 /// Finds a connection's [`Link`]: it is in its slot before the login, with the session after it,
 /// and in its slot again once the session has let it go.
@@ -31,6 +28,8 @@ pub(super) struct Home {
     held: VecDeque<(Seq, Reply)>,
     /// Up to which unit the task has asked to be woken.
     asked_for: Seq,
+    /// What is kept until the login, or while something is asked about credentials.
+    pub(super) gate: Gate,
 }
 
 /// What a connection's task finds to write.
@@ -55,6 +54,7 @@ impl Home {
             slot,
             held: VecDeque::new(),
             asked_for: 0,
+            gate: Gate::default(),
         }
     }
 
@@ -72,6 +72,16 @@ impl Home {
             .as_mut()
             .expect("a link is with its session or in its slot");
         step(link)
+    }
+
+    /// The link's number.
+    pub(super) fn number(&self) -> u64 {
+        self.link
+    }
+
+    /// The link, to be given to a session; `None` if the connection is over.
+    pub(super) fn take_link(&self) -> Option<Box<Link>> {
+        self.slot.lock().take_if(|link| link.end.is_none())
     }
 
     /// The link's number and slot, for those who watch over logins.
@@ -159,7 +169,7 @@ pub(super) struct Step<'a> {
 }
 
 /// Answers that were not given yet, each with the unit that must be on disk first.
-type Replies = Vec<(Seq, Reply)>;
+pub(super) type Replies = Vec<(Seq, Reply)>;
 
 impl Step<'_> {
     /// Gives the answers whose time has come.
@@ -171,7 +181,7 @@ impl Step<'_> {
 
     /// Carries commands out in their order. Answers of publishes are given together, before the
     /// next command of another kind and at the end.
-    pub(super) fn run(mut self, home: &mut Home, commands: &mut Vec<Command>) {
+    pub(super) fn run(&mut self, home: &mut Home, commands: &mut Vec<Command>) {
         let mut replies = Replies::new();
         let session = home.session.clone();
         let _turn = session.as_ref().map(|session| session.turn.lock());
@@ -181,7 +191,10 @@ impl Step<'_> {
         }
         // Acknowledgements come in rows: they are carried out together.
         let mut done: SmallVec<[Position; 16]> = SmallVec::new();
-        for command in commands.drain(..) {
+        let mut commands = commands.drain(..);
+        while !home.gate.is_waiting()
+            && let Some(command) = commands.next()
+        {
             if let (Some(session), Some(position)) = (&session, unasked(&command)) {
                 done.push(position);
                 if done.len() == done.inline_size() {
@@ -205,6 +218,7 @@ impl Step<'_> {
         if let Some(session) = &session {
             self.settle_all(session, &mut done);
         }
+        home.gate.put_off(commands);
         self.answer(home, &mut replies);
     }
 
@@ -226,6 +240,13 @@ impl Step<'_> {
         // What was promised before concerns other answers.
         self.batch.take_promised();
         match command {
+            Command::Publish(publish) if login::is_refresh(&publish.message) => {
+                self.batch.count_received(publish.message.qos);
+                self.refresh_by(home, session, publish, replies);
+            }
+            Command::Refresh { token, credentials } => {
+                self.refresh(home, session, (token, credentials), replies);
+            }
             Command::Publish(publish) => {
                 self.batch.count_received(publish.message.qos);
                 let token = publish.token;
@@ -291,42 +312,24 @@ impl Step<'_> {
     }
 
     /// Adds an answer behind the others. It waits for what it promises.
-    fn promise(&mut self, replies: &mut Replies, reply: Reply) {
+    pub(super) fn promise(&mut self, replies: &mut Replies, reply: Reply) {
         replies.push((self.batch.take_promised(), reply));
     }
 
-    fn refused(&self, home: &Home, reason: &'static str) {
+    pub(super) fn refused(&self, home: &Home, reason: &'static str) {
         let protocol = home.with(|link| link.metrics.name);
         self.net.hub.metrics.request_refused(protocol, reason);
     }
 
-    fn log_in(&mut self, home: &mut Home, connect: Connect, replies: &mut Replies) {
-        let Some(link) = home.slot.lock().take() else {
-            return;
-        };
-        if link.end.is_some() {
-            *home.slot.lock() = Some(link);
-            return;
-        }
-        let protocol = connect.protocol.clone();
-        let mut more = Vec::new();
-        let identity = Identity {
-            user: connect.username.clone(),
-            ..Identity::default()
-        };
-        let hub = &self.net.hub;
-        let admitted = hub.connect(connect, identity, *link, &mut more, self.batch);
-        self.net.admission.end_login(home.link);
-        let Ok(session) = admitted else {
-            return;
-        };
-        tracing::info!(
-            connection = home.link,
-            protocol = %protocol,
-            client = %Untrusted(&session.client_id),
-            "connection opened"
-        );
-        home.session = Some(Arc::clone(&session));
+    /// The client is in: goes on with what its connection asks for because of that.
+    pub(super) fn enter(
+        &mut self,
+        home: &mut Home,
+        session: &Arc<Session>,
+        more: Vec<Command>,
+        replies: &mut Replies,
+    ) {
+        home.session = Some(Arc::clone(session));
         let _turn = session.turn.lock();
         if home.holds_session() {
             self.further(home, more, replies);
@@ -335,7 +338,7 @@ impl Step<'_> {
 
     /// Gives answers, as far as what they promise is on disk, and those to what the connection
     /// asks for because of them. The others are held, and all that come behind them.
-    fn answer(&mut self, home: &mut Home, replies: &mut Replies) {
+    pub(super) fn answer(&mut self, home: &mut Home, replies: &mut Replies) {
         if home.held.is_empty() && replies.iter().all(|(seq, _)| *seq == 0) {
             // Nothing waits for the disk: the usual case.
             let mut more = Replies::new();
@@ -397,9 +400,13 @@ impl Step<'_> {
         let Some(session) = home.session.clone() else {
             return;
         };
-        for command in commands {
+        let mut commands = commands.into_iter();
+        while !home.gate.is_waiting()
+            && let Some(command) = commands.next()
+        {
             self.one(home, &session, command, replies);
         }
+        home.gate.put_off(commands);
     }
 
     fn reply(&mut self, home: &mut Home, reply: Reply) {

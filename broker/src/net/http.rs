@@ -26,6 +26,7 @@ use tokio::net::TcpStream;
 
 use super::admission::Permit;
 use super::{Arrival, Live, Net};
+use crate::auth::token_of_request;
 use crate::telemetry::Transport;
 
 /// Where a request came from and to.
@@ -34,6 +35,8 @@ struct Ends {
     peer: SocketAddr,
     /// Whether only this machine can have sent it.
     is_local: bool,
+    /// Whether it came to a listener that only this machine reaches.
+    on_loopback: bool,
 }
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -41,11 +44,21 @@ const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json"
 const PROMETHEUS: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4");
 
 /// One connection: requests until it is closed or upgraded.
-pub(super) async fn serve(net: Arc<Net>, socket: TcpStream, peer: SocketAddr, permit: Permit) {
+pub(super) async fn serve(
+    net: Arc<Net>,
+    socket: TcpStream,
+    peer: SocketAddr,
+    on_loopback: bool,
+    permit: Permit,
+) {
     let is_local = socket
         .local_addr()
         .is_ok_and(|local| local.ip().is_loopback());
-    let ends = Ends { peer, is_local };
+    let ends = Ends {
+        peer,
+        is_local,
+        on_loopback,
+    };
     // Moves to the WebSocket if there is an upgrade, so that the place stays taken.
     let place = Arc::new(Mutex::new(Some(permit)));
     let service = service_fn(|request| {
@@ -147,6 +160,9 @@ fn upgrade(
         transport: Transport::WebSocket,
         subprotocol: choice.subprotocol,
         deflate,
+        on_loopback: ends.on_loopback,
+        peer_certificate_user: None,
+        token: token_of_request(request.headers(), request.uri().query()),
     };
     let net = Arc::clone(net);
     let upgrading = hyper::upgrade::on(&mut request);

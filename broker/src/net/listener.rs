@@ -30,6 +30,8 @@ pub enum Service {
 pub struct Listener {
     socket: TcpListener,
     service: Service,
+    /// Whether only this machine reaches it.
+    on_loopback: bool,
 }
 
 impl Listener {
@@ -46,6 +48,7 @@ impl Listener {
         Ok(Self {
             socket: TcpListener::from_std(socket.into())?,
             service,
+            on_loopback: address.ip().to_canonical().is_loopback(),
         })
     }
 
@@ -101,11 +104,14 @@ impl Listener {
                     transport: Transport::Tcp,
                     subprotocol: None,
                     deflate: None,
+                    on_loopback: self.on_loopback,
+                    peer_certificate_user: None,
+                    token: None,
                 };
                 tokio::spawn(net.serve(socket, protocol, arrival, BytesMut::new(), permit));
             }
             Service::Http => {
-                tokio::spawn(http::serve(net, socket, peer, permit));
+                tokio::spawn(http::serve(net, socket, peer, self.on_loopback, permit));
             }
         }
     }

@@ -12,9 +12,11 @@ mod driver;
 mod execute;
 mod http;
 mod listener;
+mod login;
 mod timers;
 
 use std::hash::{BuildHasher, Hasher};
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,7 +27,7 @@ use bytes::BytesMut;
 use bytestring::ByteString;
 use foldhash::quality::RandomState;
 use parking_lot::Mutex;
-use protocols::connection::{CloseReason, Open, Protocol};
+use protocols::connection::{CloseReason, Open, Protocol, Secret};
 use protocols::websocket::deflate::Deflate;
 use protocols::{Limits, Outbox};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -34,6 +36,7 @@ pub use admission::{Admission, AdmissionLimits, Permit};
 pub use listener::{Listener, Service};
 pub use timers::{TICK, Timers};
 
+use crate::auth::{Authenticator, Door, Revocation, Revoked, Subject};
 use crate::clock::Clock;
 use crate::hub::Hub;
 use crate::session::{Batch, Link};
@@ -50,6 +53,8 @@ pub struct Net {
     pub timers: Timers,
     /// Who may connect.
     pub admission: Admission,
+    /// Finds out who clients are.
+    pub auth: ArcSwap<Authenticator>,
     /// What may change while the broker runs.
     pub live: ArcSwap<Live>,
     numbers: AtomicU64,
@@ -79,7 +84,7 @@ pub struct Live {
 }
 
 /// How a client came in.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Arrival {
     /// Its address.
     pub peer: SocketAddr,
@@ -89,16 +94,24 @@ pub struct Arrival {
     pub subprotocol: Option<&'static str>,
     /// What was agreed on about compression, if anything.
     pub deflate: Option<Deflate>,
+    /// Whether its listener is one that only this machine reaches.
+    pub on_loopback: bool,
+    /// The user that a client certificate names, if a valid one was shown.
+    pub peer_certificate_user: Option<ByteString>,
+    /// A token that came with the upgrade to WebSocket.
+    pub token: Option<Secret>,
 }
 
 impl Net {
     /// The shared parts, without connections.
     pub fn new(hub: Arc<Hub>, clock: Clock, admission: Admission, live: Live) -> Self {
+        let auth = Authenticator::none(clock, Arc::clone(&hub.metrics));
         Self {
             hub,
             clock,
             timers: Timers::new(clock.now()),
             admission,
+            auth: ArcSwap::new(auth),
             live: ArcSwap::from_pointee(live),
             numbers: AtomicU64::new(1),
             run: RandomState::default().build_hasher().finish(),
@@ -112,6 +125,30 @@ impl Net {
         self.hub.stop(reason, &mut batch);
         batch.finish(&self.hub.metrics);
         self.admission.dismiss_half_open(reason);
+    }
+
+    /// Ends credentials before their time: connections are closed, sessions and wills dropped, and
+    /// the credentials refused until they would have ended anyway. Returns when that is on disk;
+    /// an error says that a restart would forget it.
+    pub async fn revoke(&self, revocation: Revocation) -> io::Result<Revoked> {
+        let auth = self.auth.load_full();
+        // First the list, then the connections: who comes in between looks at the list again.
+        auth.revoke(&revocation.subject, revocation.until);
+        let mut batch = Batch::new(self.clock.now());
+        let (revoked, tokens) = self.hub.revoke(&revocation.subject, &mut batch);
+        batch.finish(&self.hub.metrics);
+        for (token_id, until) in tokens {
+            auth.revoke(&Subject::Token(token_id), until);
+        }
+        tracing::info!(
+            connections = revoked.connections,
+            sessions = revoked.sessions,
+            "credentials were revoked"
+        );
+        let list = Arc::clone(auth.revocations());
+        let saved = tokio::task::spawn_blocking(move || list.save()).await;
+        saved.map_err(io::Error::other)??;
+        Ok(revoked)
     }
 
     /// Speaks a protocol on a socket until the connection is over.
@@ -128,20 +165,30 @@ impl Net {
         metrics.opened.inc();
         metrics.connections(arrival.transport).inc();
         let live = self.live.load_full();
-        let (link, web_socket) = self.open(number, protocol, arrival, &live);
+        let (link, web_socket) = self.open(number, protocol, &arrival, &live);
+        let Arrival {
+            peer, transport, ..
+        } = arrival;
+        let door = Door {
+            peer,
+            on_loopback: arrival.on_loopback,
+            certificate_user: arrival.peer_certificate_user,
+            token: arrival.token,
+        };
         let ended = Driver::new(socket, Arc::clone(&self), live, link, web_socket, early)
+            .through(door)
             .run()
             .await;
         drop(permit);
-        metrics.connections(arrival.transport).dec();
+        metrics.connections(transport).dec();
         self.hub
             .metrics
             .connection_closed(metrics.name, ended.reason.cause);
         tracing::info!(
             connection = number,
-            peer = %arrival.peer,
+            peer = %peer,
             protocol = metrics.name,
-            transport = arrival.transport.as_str(),
+            transport = transport.as_str(),
             client = %Untrusted(ended.client_id.as_deref().unwrap_or("-")),
             reason = ended.reason.cause.as_str(),
             detail = %Untrusted(&ended.reason.detail),
@@ -153,7 +200,7 @@ impl Net {
         &self,
         number: u64,
         protocol: &'static dyn Protocol,
-        arrival: Arrival,
+        arrival: &Arrival,
         live: &Live,
     ) -> (Link, Option<WebSocket>) {
         let connection_id: ByteString =

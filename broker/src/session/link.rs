@@ -6,6 +6,7 @@ use std::task::Waker;
 use bytestring::ByteString;
 use parking_lot::Mutex;
 use protocols::connection::{Cause, CloseReason, Connection};
+use protocols::model::Timestamp;
 use protocols::{Command, Outbox, Output};
 
 use crate::store::Seq;
@@ -42,6 +43,8 @@ pub struct Link {
     pub gap: u64,
     /// How many more batches this client may hold up before it is left to itself.
     pub patience: u16,
+    /// When its client's credentials have to be looked at next, or [`Link::NEVER`].
+    pub due: Timestamp,
     /// Where the session puts the link when it lets go.
     pub way_back: WayBack,
 }
@@ -54,6 +57,9 @@ pub type WayBack = Arc<Mutex<Option<Box<Link>>>>;
 pub const PATIENCE: u16 = 16;
 
 impl Link {
+    /// No time.
+    pub const NEVER: Timestamp = Timestamp(u64::MAX);
+
     /// A link of a connection that was just opened.
     pub fn new(
         id: u64,
@@ -77,6 +83,7 @@ impl Link {
             cork: 0,
             gap: 0,
             patience: PATIENCE,
+            due: Self::NEVER,
             way_back,
         }
     }

@@ -8,6 +8,7 @@
 //! and never two sessions' at once.
 
 mod batch;
+mod credentials;
 mod delivery;
 mod group;
 mod lane;
@@ -38,6 +39,7 @@ pub use record::Restart;
 pub use route::{Plan, Route, SubRoute, Target};
 pub use spill::{Spill, Wish};
 
+use crate::auth::Identity;
 use crate::auth::access::Rights;
 use crate::router::Cursor;
 use crate::store::Store;
@@ -86,6 +88,9 @@ pub struct Bounds {
 pub struct State {
     /// The connection, while there is one.
     pub link: Option<Link>,
+    /// Who its client has proved to be, since the last login or renewal of this process. None for
+    /// anonymous clients.
+    pub identity: Option<Arc<Identity>>,
     /// Whether the session was ended and must not be used any more.
     pub ended: bool,
     /// By [`SubscribeRequest::key`].
@@ -153,6 +158,7 @@ impl Session {
     ) -> Self {
         let state = State {
             link: None,
+            identity: None,
             ended: false,
             subscriptions: HashMap::new(),
             expiry_secs: 0,

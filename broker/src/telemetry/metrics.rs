@@ -43,6 +43,8 @@ pub struct Metrics {
     errors: Family<2>,
     negotiations: Family<2>,
     refusals: Family<1>,
+    authenticated: Family<1>,
+    not_authenticated: Family<1>,
     requests_refused: Family<2>,
     not_accepted: Family<1>,
     denied: Family<2>,
@@ -216,6 +218,8 @@ impl Metrics {
             errors: Family::default(),
             negotiations: Family::default(),
             refusals: Family::default(),
+            authenticated: Family::default(),
+            not_authenticated: Family::default(),
             requests_refused: Family::default(),
             not_accepted: Family::default(),
             denied: Family::default(),
@@ -259,6 +263,16 @@ impl Metrics {
         self.refusals.inc([code.as_str()]);
     }
 
+    /// A client has proved who it is: `method` is what proved it.
+    pub fn authenticated(&self, method: &'static str) {
+        self.authenticated.inc([method]);
+    }
+
+    /// A client could not prove who it is.
+    pub fn authentication_refused(&self, reason: &'static str) {
+        self.not_authenticated.inc([reason]);
+    }
+
     /// A request was refused, and the connection goes on: `reason` is [`RefusalCode::as_str`] or
     /// a protocol's own word.
     pub fn request_refused(&self, protocol: &'static str, reason: &'static str) {
@@ -280,6 +294,7 @@ impl Metrics {
                 return;
             }
             Reply::Published { result, .. } => result.as_ref().err(),
+            Reply::Refreshed { result, .. } => result.as_ref().err(),
             Reply::Settled { result, .. } | Reply::Committed { result, .. } => {
                 result.as_ref().err()
             }
@@ -473,6 +488,18 @@ impl Metrics {
             "Logins that were refused.",
             ["reason"],
         );
+        self.authenticated.render(
+            text,
+            "authentications_total",
+            "Logins and renewals of credentials, by what proved them.",
+            ["method"],
+        );
+        self.not_authenticated.render(
+            text,
+            "authentications_refused_total",
+            "Credentials that were not taken.",
+            ["reason"],
+        );
         self.requests_refused.render(
             text,
             "requests_refused_total",
@@ -500,6 +527,7 @@ const fn is_protocol_error(cause: Cause) -> bool {
         Cause::Normal
         | Cause::Lost
         | Cause::Refused
+        | Cause::Unauthorized
         | Cause::Quota
         | Cause::LoginTimeout
         | Cause::KeepAliveTimeout

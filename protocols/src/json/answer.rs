@@ -7,7 +7,7 @@ use super::frame::{Id, write_session};
 use super::write::Object;
 use crate::connection::{Connected, Granted, Refusal, RefusalCode};
 use crate::limits::Limits;
-use crate::model::QoS;
+use crate::model::{QoS, Timestamp};
 
 /// What a request was about, as far as its answer repeats it.
 #[derive(Debug)]
@@ -85,6 +85,20 @@ pub(super) fn published(id: Option<Id>, result: Result<u32, Refusal>) -> Object 
 pub(super) fn done(id: Option<Id>, result: Result<(), Refusal>) -> Object {
     match result {
         Ok(()) => Object::frame("ack", id.as_ref()),
+        Err(refusal) => refused(id, refusal),
+    }
+}
+
+/// The answer to `refresh`: when the new token ends.
+pub(super) fn refreshed(id: Option<Id>, result: Result<Option<Timestamp>, Refusal>) -> Object {
+    match result {
+        Ok(expires_at) => {
+            let mut frame = Object::frame("ack", id.as_ref());
+            if let Some(at) = expires_at {
+                frame.plain("expiresAt", at.0);
+            }
+            frame
+        }
         Err(refusal) => refused(id, refusal),
     }
 }

@@ -52,6 +52,11 @@ pub enum ServerFrame<'a> {
         /// How many since the last notice.
         dropped: u64,
     },
+    /// The token ends soon; a `refresh` with a new one keeps the connection.
+    Expiring {
+        /// When, in milliseconds since 1970.
+        expires_at: u64,
+    },
     /// To be answered with [`pong`].
     Ping {
         /// To be given back, if there is one.
@@ -140,6 +145,9 @@ impl<'a> ServerFrame<'a> {
             "message" => Self::Message(Box::new(ReceivedMessage::read(&fields)?)),
             "gap" => Self::Gap {
                 dropped: fields.whole(Name::Dropped)?.unwrap_or_default(),
+            },
+            "expiring" => Self::Expiring {
+                expires_at: fields.whole(Name::ExpiresAt)?.unwrap_or_default(),
             },
             "ping" => Self::Ping { id: fields.id()? },
             "pong" => Self::Pong { id: fields.id()? },

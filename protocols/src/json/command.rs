@@ -10,8 +10,8 @@ use super::content::{Content, Data, Expiry};
 use super::error::{ErrorCode, FrameError};
 use super::frame::{ConnectRequest, Options, PublishRequest, Target};
 use crate::connection::{
-    Connect, Lane, Overlap, Publish, Refusal, RefusalCode, RetainHandling, SubscribeRequest,
-    parse_filter, parse_topic, topics,
+    Connect, Lane, Overlap, Publish, Refusal, RefusalCode, RetainHandling, Secret,
+    SubscribeRequest, parse_filter, parse_topic, topics,
 };
 use crate::limits::Limits;
 use crate::model::{Kind, Message, PayloadFormat, Properties, QoS, Timestamp, Topic};
@@ -29,13 +29,11 @@ pub(super) fn connect(request: ConnectRequest<'_>, limits: &Limits) -> Result<Co
     if let Some(id) = &client_id {
         check_client_id(id, limits)?;
     }
-    let password = match (request.token, request.password) {
-        (Some(_), Some(_)) => {
-            let detail = "\"token\" and \"password\" exclude each other";
-            return Err(FrameError::invalid(detail));
-        }
-        (token, password) => token.or(password),
-    };
+    if request.token.is_some() && request.password.is_some() {
+        let detail = "\"token\" and \"password\" exclude each other";
+        return Err(FrameError::invalid(detail));
+    }
+    let secret = |text: Option<Cow<'_, str>>| text.map(|text| Bytes::from(text.into_owned()));
     let expiry_secs = request.session_expiry_secs.unwrap_or(0);
     let in_flight = match request.in_flight {
         None => limits.in_flight,
@@ -53,7 +51,8 @@ pub(super) fn connect(request: ConnectRequest<'_>, limits: &Limits) -> Result<Co
         session_expiry_secs: expiry_secs.min(limits.session_expiry_max_secs),
         keep_alive_secs: u16::try_from(silence_ms / 1000).unwrap_or(u16::MAX),
         username: request.username.as_deref().map(ByteString::from),
-        password: password.map(|secret| Bytes::from(secret.into_owned())),
+        password: secret(request.password),
+        token: secret(request.token).map(Secret),
         host: None,
         will: None,
         in_flight: in_flight.max(1),

@@ -23,7 +23,7 @@ use super::message;
 use super::write::Object;
 use crate::connection::{
     Cause, CloseReason, Command, Connected, Connection, Delivered, Delivery, Notice, Open, Output,
-    Refusal, Reply, Settle, Subscribe, Token,
+    Refusal, Reply, Secret, Settle, Subscribe, Token,
 };
 use crate::limits::Limits;
 use crate::model::Timestamp;
@@ -210,6 +210,13 @@ impl JsonConnection {
                     .map(|position| Settle::Rejected { position, requeue });
                 return self.settle(settles.collect(), id, out);
             }
+            Request::Refresh { token: credentials } => {
+                let token = self.ask(id, What::Nothing)?;
+                out.commands.push(Command::Refresh {
+                    token,
+                    credentials: Secret(credentials.into_owned().into_bytes().into()),
+                });
+            }
             Request::Ping => send(out.outbox, Object::frame("pong", id.as_ref())),
             Request::Pong | Request::Disconnect { .. } => {}
             Request::Connect(_) => {
@@ -344,12 +351,13 @@ impl JsonConnection {
             return;
         };
         let id = login.id.take();
+        let cause = refusal.code.login_cause();
         let error = FrameError {
             id,
             ..FrameError::from(refusal)
         };
         send(out.outbox, answer::error(&error));
-        self.end(Cause::Refused, error.detail, out);
+        self.end(cause, error.detail, out);
     }
 
     /// The answer to a request that has nothing more to say than yes or no.
@@ -445,6 +453,11 @@ impl Connection for JsonConnection {
                     );
                 }
             }
+            Reply::Refreshed { token, result } => {
+                if let Some((id, _)) = self.asked(token) {
+                    send(out.outbox, answer::refreshed(id, result));
+                }
+            }
             Reply::Settled { token, result } | Reply::Committed { token, result } => {
                 self.settled(token, result, out);
             }
@@ -484,12 +497,18 @@ impl Connection for JsonConnection {
         Delivered::Written
     }
 
-    fn notify(&mut self, notice: &Notice, _now: Timestamp, outbox: &mut Outbox) {
+    fn notify(&mut self, notice: &Notice, now: Timestamp, outbox: &mut Outbox) {
         match notice {
             _ if matches!(self.state, State::Ended) => {}
             Notice::Gap { dropped } => {
                 let mut frame = Object::frame("gap", None);
                 frame.plain("dropped", dropped);
+                send(outbox, frame);
+            }
+            Notice::Expiring { at } => {
+                let mut frame = Object::frame("expiring", None);
+                let left = at.0.saturating_sub(now.0).div_ceil(1000);
+                frame.plain("expiresAt", at.0).plain("expiresIn", left);
                 send(outbox, frame);
             }
         }

@@ -15,7 +15,7 @@ use crate::limits::Limits;
 
 /// The types that a client may send, as an answer to others names them.
 const TYPES: &str = "connect, subscribe, unsubscribe, publish, ack, nack, join, leave, broadcast, \
-                     ping, pong, disconnect";
+                     ping, pong, refresh, disconnect";
 
 /// Whole numbers above this are not exact in JavaScript and travel as strings.
 const SAFE_INTEGER: u64 = (1 << 53) - 1;
@@ -95,6 +95,11 @@ pub enum Request<'a> {
     Leave {
         /// The group.
         group: Cow<'a, str>,
+    },
+    /// `refresh`: to go on with a new token.
+    Refresh {
+        /// The token.
+        token: Cow<'a, str>,
     },
     /// `ping`.
     Ping,
@@ -231,6 +236,9 @@ impl<'a> Request<'a> {
             "leave" => Self::Leave {
                 group: required(fields, Name::Group)?,
             },
+            "refresh" => Self::Refresh {
+                token: required(fields, Name::Token)?,
+            },
             "ping" => Self::Ping,
             "pong" => Self::Pong,
             "disconnect" => Self::Disconnect {
@@ -265,6 +273,7 @@ impl<'a> Request<'a> {
             Self::Nack { .. } => "nack",
             Self::Join { .. } => "join",
             Self::Leave { .. } => "leave",
+            Self::Refresh { .. } => "refresh",
             Self::Ping => "ping",
             Self::Pong => "pong",
             Self::Disconnect { .. } => "disconnect",
@@ -297,6 +306,9 @@ impl<'a> Request<'a> {
             Self::Disconnect {
                 session_expiry_secs,
             } => write_session(object, *session_expiry_secs),
+            Self::Refresh { token } => {
+                object.string("token", token);
+            }
             Self::Ping | Self::Pong => {}
         }
     }

@@ -16,6 +16,7 @@
 //! The broker opens a connection through [`Mqtt`]; start reading at [`Client`].
 
 mod alias;
+mod auth;
 mod deliver;
 mod login;
 mod publish;
@@ -86,6 +87,8 @@ struct Client {
     problem_information: bool,
     /// Whether CONNECT asked for a session that ends with the connection.
     session_ends: bool,
+    /// Whether CONNECT agreed on the authentication method `jwt`.
+    enhanced: bool,
     /// The largest packet that the client takes.
     packet_max: usize,
     open: OpenIn,
@@ -217,6 +220,7 @@ impl Client {
             version: Version::V311,
             problem_information: true,
             session_ends: true,
+            enhanced: false,
             packet_max: usize::MAX,
             open: OpenIn::default(),
             order: AnswerOrder::default(),
@@ -283,12 +287,7 @@ impl Client {
             Packet::Disconnect(disconnect) => self.handle_disconnect(disconnect, out)?,
             // [MQTT-3.1.0-2]
             Packet::Connect(_) => return Err(protocol_error("a second CONNECT")),
-            // [MQTT-4.12.0-7] does not apply: no authentication method was agreed on.
-            Packet::Auth(_) => {
-                return Err(protocol_error(
-                    "AUTH without an authentication method in CONNECT",
-                ));
-            }
+            Packet::Auth(auth) => self.handle_auth(auth, out)?,
             Packet::ConnAck(_) | Packet::SubAck(_) | Packet::UnsubAck(_) | Packet::PingResp => {
                 return Err(protocol_error("a packet that only a server sends"));
             }
@@ -315,6 +314,7 @@ impl Client {
                 self.put_ack(PacketType::PubRel, packet_id, code, "", out.outbox);
             }
             Reply::Passed { .. } => self.put_pingresp(out.outbox),
+            Reply::Refreshed { result, .. } => self.handle_refreshed(result, out),
             // Never asked for here.
             Reply::Connected(_)
             | Reply::Refused(_)

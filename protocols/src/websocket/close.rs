@@ -10,7 +10,7 @@
 //! | `Refused`, `Quota`, `Rate`, `ReceiveMaximum`, `SlowConsumer`, `Administrative` | 1008 | policy |
 //! | `TooLarge` | 1009 | message too big |
 //! | `Internal`, `Io` | 1011 | an error of ours |
-//! | `Expired` | 4401 | credentials no longer good (HTTP 401) |
+//! | `Unauthorized`, `Expired` | 4401 | credentials that are not good, or no longer (HTTP 401) |
 //! | `LoginTimeout`, `KeepAliveTimeout` | 4408 | silent for too long (HTTP 408) |
 //! | `TakenOver` | 4409 | another connection has the session (HTTP 409) |
 //!
@@ -40,7 +40,7 @@ pub const fn code(cause: Cause) -> u16 {
         | Cause::Administrative => 1008,
         Cause::TooLarge => 1009,
         Cause::Internal | Cause::Io => 1011,
-        Cause::Expired => 4401,
+        Cause::Unauthorized | Cause::Expired => 4401,
         Cause::LoginTimeout | Cause::KeepAliveTimeout => 4408,
         Cause::TakenOver => 4409,
     }
@@ -126,6 +126,7 @@ mod tests {
             (Cause::SlowConsumer, 1008),
             (Cause::Shutdown, 1001),
             (Cause::Administrative, 1008),
+            (Cause::Unauthorized, 4401),
             (Cause::Expired, 4401),
             (Cause::Rate, 1008),
             (Cause::Io, 1011),

@@ -202,18 +202,28 @@ pub(crate) fn message(topic: &str, payload: &[u8]) -> Message {
 fn answer(command: Command) -> Option<Reply> {
     use protocols::connection::Settle;
     Some(match command {
-        Command::Connect(connect) => match connect.password.as_deref() {
+        Command::Connect(connect) => match connect.token.as_ref().map(|token| &token.0[..]) {
             Some(b"wrong") => Reply::Refused(Refusal::new(
                 RefusalCode::BadCredentials,
                 "the token is not valid",
             )),
-            password => Reply::Connected(Connected {
+            token => Reply::Connected(Connected {
                 assigned: connect.client_id.is_none(),
                 client_id: connect.client_id.unwrap_or_else(|| "auto-1".into()),
                 session_present: !connect.clean_start,
-                user: password.map(|_| "ann".into()),
+                user: token.map(|_| "ann".into()),
                 session: 1,
             }),
+        },
+        Command::Refresh { token, credentials } => Reply::Refreshed {
+            token,
+            result: match &credentials.0[..] {
+                b"wrong" => Err(Refusal::new(
+                    RefusalCode::BadCredentials,
+                    "the token is not valid",
+                )),
+                _ => Ok(Some(Timestamp(1_767_225_600_000))),
+            },
         },
         Command::Barrier { token } => Reply::Passed { token },
         Command::Publish(publish) => Reply::Published {

@@ -120,6 +120,7 @@ impl Json {
                     "{dropped} messages are missing: reading is too slow"
                 ));
             }
+            ServerFrame::Expiring { .. } => crate::cli::say("the token ends soon"),
             ServerFrame::Connected(_) | ServerFrame::Pong { .. } | ServerFrame::Other { .. } => {}
         }
         Ok(())

@@ -412,7 +412,7 @@ fn other_credentials_mean_other_rights_at_once() {
     };
     story.try_subscribe(&client, "a").unwrap();
     let hub = Arc::clone(&story.hub);
-    hub.set_identity(&client.session, with("b"), &mut story.batch)
+    hub.set_identity(&client.session, &Arc::new(with("b")), &mut story.batch)
         .unwrap();
     story.say(&other, at_least_once("a", "1")).unwrap();
     assert!(client.payloads().is_empty());
@@ -421,7 +421,7 @@ fn other_credentials_mean_other_rights_at_once() {
     let mut bad = with("a");
     bad.claims.insert("permissions".to_owned(), json!("all"));
     assert!(
-        hub.set_identity(&client.session, bad.clone(), &mut story.batch)
+        hub.set_identity(&client.session, &Arc::new(bad.clone()), &mut story.batch)
             .is_err()
     );
     story.say(&other, at_least_once("b", "2")).unwrap();

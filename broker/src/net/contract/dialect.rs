@@ -234,6 +234,7 @@ fn close_code(cause: Cause) -> u16 {
         Cause::WrongType => 1003,
         Cause::Refused => 1008,
         Cause::TooLarge => 1009,
+        Cause::Unauthorized | Cause::Expired => 4401,
         Cause::LoginTimeout => 4408,
         Cause::TakenOver => 4409,
         other => panic!("no story ends so: {other:?}"),

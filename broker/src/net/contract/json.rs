@@ -105,6 +105,8 @@ impl Dialect for Json {
             Cause::LoginTimeout => "loginTimeout",
             Cause::TakenOver => "takenOver",
             Cause::Shutdown => "shutdown",
+            Cause::Expired => "expired",
+            Cause::Unauthorized => "unauthorized",
             other => panic!("no story ends so: {other:?}"),
         };
         vec![Event::last_words(reason)]

@@ -7,6 +7,7 @@
 //!
 //! There are no sockets, and the clock is a pretended one: nothing depends on timing.
 
+mod credentials;
 mod dialect;
 mod durable;
 mod ending;

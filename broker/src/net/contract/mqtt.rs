@@ -176,6 +176,8 @@ impl Dialect for Mqtt {
             _ if !logged_in => Vec::new(),
             Cause::TakenOver => self.disconnect("0x8e"),
             Cause::Shutdown => self.disconnect("0x8b"),
+            Cause::Expired => self.disconnect("0xa0"),
+            Cause::Unauthorized => self.disconnect("0x87"),
             other => panic!("no story ends so: {other:?}"),
         }
     }

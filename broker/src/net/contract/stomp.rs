@@ -119,6 +119,8 @@ impl Dialect for Stomp {
             Cause::LoginTimeout => "Login timeout",
             Cause::TakenOver => "Session taken over",
             Cause::Shutdown => "Server shutting down",
+            Cause::Expired => "Credentials expired",
+            Cause::Unauthorized => "Access refused",
             other => panic!("no story ends so: {other:?}"),
         };
         vec![Event::last_words(message)]

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use parking_lot::Mutex;
 use protocols::Limits;
-use protocols::connection::WebSocketUse;
+use protocols::connection::{Secret, WebSocketUse};
 use protocols::websocket::frame::OpCode;
 use tokio::io::{AsyncRead as _, AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::task::JoinHandle;
@@ -45,6 +46,8 @@ const FOREVER: Duration = Duration::from_secs(30);
 /// See the module. Its clock stands still.
 pub(super) struct World {
     pub(super) net: Arc<Net>,
+    /// The token that clients bring with their upgrade or connection.
+    pub(super) token: Mutex<Option<Secret>>,
 }
 
 impl World {
@@ -72,7 +75,10 @@ impl World {
             half_open: 100,
         });
         let net = Net::new(hub, Clock::pretended(), admission, live());
-        Self { net: Arc::new(net) }
+        Self {
+            net: Arc::new(net),
+            token: Mutex::default(),
+        }
     }
 
     /// A client that has not said anything, on a pipe of that size.
@@ -87,6 +93,9 @@ impl World {
             transport: speaker.transport,
             subprotocol: subprotocol.filter(|_| speaker.is_web_socket()),
             deflate: None,
+            on_loopback: true,
+            peer_certificate_user: None,
+            token: self.token.lock().clone(),
         };
         let net = Arc::clone(&self.net);
         let serving = net.serve(there, protocol, arrival, BytesMut::new(), permit);

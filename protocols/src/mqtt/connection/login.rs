@@ -10,7 +10,7 @@ use bytestring::ByteString;
 
 use super::alias::AliasesOut;
 use super::publish::{Region, check_payload, check_user_properties, user_properties};
-use super::{Client, Phase, reason, reason_string};
+use super::{Client, Phase, auth, reason, reason_string};
 use crate::connection::{
     Cause, Command, Connect as Login, Connected, Output, Overlap, Refusal, Will as LastWill,
     parse_topic,
@@ -39,6 +39,7 @@ pub(super) struct Asked {
 /// Why the client is not let in.
 struct Refused {
     code: ReasonCode,
+    cause: Cause,
     detail: Cow<'static, str>,
 }
 
@@ -46,6 +47,7 @@ impl Refused {
     fn new(code: ReasonCode, detail: impl Into<Cow<'static, str>>) -> Self {
         Self {
             code,
+            cause: Cause::Refused,
             detail: detail.into(),
         }
     }
@@ -53,7 +55,11 @@ impl Refused {
 
 impl From<Refusal> for Refused {
     fn from(refusal: Refusal) -> Self {
-        Self::new(reason::connack(refusal.code), refusal.detail)
+        Self {
+            code: reason::connack(refusal.code),
+            cause: refusal.code.login_cause(),
+            detail: refusal.detail,
+        }
     }
 }
 
@@ -138,6 +144,7 @@ impl Client {
             keep_alive_secs,
             username: connect.username.map(ByteString::from),
             password: connect.password.map(bytes::Bytes::copy_from_slice),
+            token: auth::token(connect),
             host: None,
             will,
             in_flight: self.in_flight(connect),
@@ -151,6 +158,7 @@ impl Client {
     fn take_terms(&mut self, connect: &Connect<'_>) {
         let properties = &connect.properties;
         self.version = connect.version;
+        self.enhanced = properties.authentication_method == Some(auth::METHOD);
         self.problem_information = properties.request_problem_information != Some(false);
         self.packet_max = properties
             .maximum_packet_size
@@ -165,10 +173,14 @@ impl Client {
 
     fn check_connect(&self, connect: &Connect<'_>) -> Result<(), Refused> {
         // [MQTT-4.12.0-1]
-        if connect.properties.authentication_method.is_some() {
+        if connect
+            .properties
+            .authentication_method
+            .is_some_and(|method| method != auth::METHOD)
+        {
             return Err(Refused::new(
                 ReasonCode::BadAuthenticationMethod,
-                "no method of enhanced authentication is configured",
+                "the only method of enhanced authentication is jwt",
             ));
         }
         // [MQTT-3.1.3-8] in 3.1.1; version 5 gives a name to any client [MQTT-3.1.3-6].
@@ -305,6 +317,8 @@ impl Client {
             topic_alias_maximum: Some(limits.topic_alias_maximum).filter(|maximum| *maximum > 0),
             server_keep_alive_secs: asked.server_keep_alive_secs,
             response_information: information,
+            // Section 4.12: what CONNECT named, CONNACK names too.
+            authentication_method: self.enhanced.then_some(auth::METHOD),
             ..ConnAckProperties::default()
         }
     }
@@ -315,7 +329,7 @@ impl Client {
 
     fn refuse(&mut self, refused: &Refused, out: &mut Output<'_>) {
         self.put_refusal(refused.code, &refused.detail, out.outbox);
-        out.end(Cause::Refused, refused.detail.clone());
+        out.end(refused.cause, refused.detail.clone());
         self.phase = Phase::Over;
     }
 

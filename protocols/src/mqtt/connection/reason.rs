@@ -93,13 +93,14 @@ pub(super) const fn disconnect(cause: Cause) -> Option<ReasonCode> {
     Some(match cause {
         Cause::Lost | Cause::Io => return None,
         Cause::Normal => ReasonCode::Success,
-        Cause::Refused | Cause::Expired => ReasonCode::NotAuthorized,
+        Cause::Refused | Cause::Unauthorized => ReasonCode::NotAuthorized,
         Cause::Malformed | Cause::NotUtf8 => ReasonCode::MalformedPacket,
         Cause::ProtocolError | Cause::WrongType => ReasonCode::ProtocolError,
         Cause::TooLarge => ReasonCode::PacketTooLarge,
         Cause::ReceiveMaximum => ReasonCode::ReceiveMaximumExceeded,
         Cause::Quota | Cause::SlowConsumer => ReasonCode::QuotaExceeded,
-        Cause::LoginTimeout => ReasonCode::MaximumConnectTime,
+        // As other brokers say that a token has ended.
+        Cause::LoginTimeout | Cause::Expired => ReasonCode::MaximumConnectTime,
         Cause::KeepAliveTimeout => ReasonCode::KeepAliveTimeout,
         Cause::TakenOver => ReasonCode::SessionTakenOver,
         Cause::Shutdown => ReasonCode::ServerShuttingDown,
@@ -113,7 +114,7 @@ pub(super) const fn disconnect(cause: Cause) -> Option<ReasonCode> {
 pub(super) const fn connack_for_end(cause: Cause) -> Option<ReasonCode> {
     Some(match cause {
         Cause::Lost | Cause::Io | Cause::Normal => return None,
-        Cause::Refused | Cause::Expired => ReasonCode::NotAuthorized,
+        Cause::Refused | Cause::Unauthorized | Cause::Expired => ReasonCode::NotAuthorized,
         Cause::Quota => ReasonCode::QuotaExceeded,
         Cause::Rate => ReasonCode::ConnectionRateExceeded,
         _ => ReasonCode::ServerUnavailable,

@@ -1,5 +1,6 @@
 //! Stories: bytes and replies in, bytes and commands out, with a clock that is only pretended.
 
+mod auth;
 mod deliver;
 mod hostile;
 mod lifetime;

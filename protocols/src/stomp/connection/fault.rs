@@ -71,6 +71,11 @@ impl Fault {
         fault
     }
 
+    /// The same words for another kind of end.
+    pub(super) fn with_cause(self, cause: Cause) -> Self {
+        Self { cause, ..self }
+    }
+
     /// The ERROR frame.
     pub(super) fn frame(&self, version: Option<Version>, receipt: Option<&str>) -> Vec<u8> {
         let detail = if self.detail.is_empty() {
@@ -99,7 +104,7 @@ impl From<Refusal> for Fault {
             RefusalCode::Unspecified => (Cause::Internal, "Internal error"),
             RefusalCode::Implementation => (Cause::Refused, "Not supported"),
             RefusalCode::ClientId => (Cause::Refused, "Client identifier not valid"),
-            RefusalCode::BadCredentials => (Cause::Refused, "Bad credentials"),
+            RefusalCode::BadCredentials => (Cause::Unauthorized, "Bad credentials"),
             RefusalCode::NotAuthorized => (Cause::Refused, "Not authorized"),
             RefusalCode::Unavailable => (Cause::Refused, "Server unavailable"),
             RefusalCode::Busy => (Cause::Refused, "Server busy"),
@@ -122,7 +127,7 @@ impl From<Refusal> for Fault {
 pub(super) fn last_words(cause: Cause) -> Option<&'static str> {
     Some(match cause {
         Cause::Normal | Cause::Lost | Cause::Io => return None,
-        Cause::Refused => "Access refused",
+        Cause::Refused | Cause::Unauthorized => "Access refused",
         Cause::Malformed | Cause::NotUtf8 => "Malformed frame",
         Cause::ProtocolError => "Protocol error",
         Cause::WrongType => "Wrong WebSocket message type",

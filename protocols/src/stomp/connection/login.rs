@@ -5,7 +5,7 @@ use bytestring::ByteString;
 use super::fault::{Fault, quoted};
 use super::heart_beat::HeartBeat;
 use super::{State, StompConnection};
-use crate::connection::{Cause, Command, Connect, Connected, Output, Overlap};
+use crate::connection::{Cause, Command, Connect, Connected, Output, Overlap, Secret};
 use crate::model::Timestamp;
 use crate::stomp::{Frame, FrameWriter, Version};
 
@@ -63,6 +63,10 @@ impl StompConnection {
             keep_alive_secs: heart_beat.receive_secs(),
             username: text("login"),
             password: text("passcode").map(ByteString::into_bytes),
+            token: text("Authorization")
+                .or_else(|| text("authorization"))
+                .as_deref()
+                .and_then(bearer),
             host: text("host"),
             in_flight: self.limits.in_flight,
             overlap: Overlap::Each,
@@ -141,6 +145,15 @@ impl StompConnection {
         self.heart_beat.start(now);
         self.write(&frame.end(), now, out.outbox);
     }
+}
+
+/// The token of an `Authorization` header; other schemes than `Bearer` mean nothing here.
+fn bearer(value: &str) -> Option<Secret> {
+    let (scheme, token) = value.trim().split_once(' ')?;
+    let token = token.trim();
+    scheme
+        .eq_ignore_ascii_case("bearer")
+        .then(|| Secret(token.as_bytes().to_vec().into()))
 }
 
 fn parse_heart_beat(value: &str) -> Option<(u64, u64)> {

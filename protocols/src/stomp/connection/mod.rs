@@ -286,7 +286,11 @@ impl Connection for StompConnection {
         }
         match reply {
             Reply::Connected(connected) => self.connected(&connected, now, out),
-            Reply::Refused(refusal) => self.fail(&refusal.into(), None, now, out),
+            Reply::Refused(refusal) => {
+                let cause = refusal.code.login_cause();
+                let fault = Fault::from(refusal).with_cause(cause);
+                self.fail(&fault, None, now, out);
+            }
             Reply::Subscribed { token, results } => {
                 let result = self.subscribed(token, results.into_iter().next());
                 self.answered(token, result, now, out);
@@ -299,7 +303,10 @@ impl Connection for StompConnection {
                 self.answered(token, result, now, out);
             }
             // Answers to what STOMP never asks.
-            Reply::Released { .. } | Reply::Received { .. } | Reply::Passed { .. } => {}
+            Reply::Released { .. }
+            | Reply::Received { .. }
+            | Reply::Passed { .. }
+            | Reply::Refreshed { .. } => {}
         }
     }
 

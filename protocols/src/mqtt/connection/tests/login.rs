@@ -191,7 +191,7 @@ fn a_will_that_cannot_be_published_is_refused() {
     }
 }
 
-/// `[MQTT-4.12.0-1]`: no method is configured.
+/// `[MQTT-4.12.0-1]`: there is one method.
 #[test]
 fn enhanced_authentication_is_refused() {
     let mut story = Story::new();
@@ -291,7 +291,7 @@ fn a_refusal_of_the_broker_is_written() {
         story.send(&connect_v311(2, 60, &field("c")));
         story.reply(Reply::Refused(Refusal::new(code, "no")));
         assert_eq!(story.written(), [0x20, 2, 0, v311]);
-        assert_eq!(story.cause(), Some(Cause::Refused));
+        assert_eq!(story.cause(), Some(code.login_cause()));
 
         let mut story = Story::new();
         story.send(&connect_v5(2, 60, &[], &field("c")));
