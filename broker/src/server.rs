@@ -1,5 +1,7 @@
 //! The running broker: puts the parts together, serves, reloads and stops.
 
+mod settings;
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,7 +19,7 @@ use crate::auth::{Authenticator, Revocations};
 use crate::clock::Clock;
 use crate::config::{Config, Durability, FullQueue, Listen, Persistence};
 use crate::hub::{Hub, HubBounds};
-use crate::net::{Admission, AdmissionLimits, Listener, Live, Net, Service, TICK};
+use crate::net::{self, Admission, AdmissionLimits, Listener, Live, Net, Service, TICK};
 use crate::router::{CacheLimits, Retained, RetainedLimits, Router};
 use crate::session::{Batch, Bounds, GroupBounds, Restart};
 use crate::store::{self, Journal, JournalConfig, Store};
@@ -46,6 +48,11 @@ pub async fn run(config: Config, reload: Reload, log: LogHandle) -> anyhow::Resu
         None,
     )?;
     identify(&net, auth);
+    if let Some(settings) = settings::tls(&config) {
+        net.tls.load(&settings).map_err(anyhow::Error::msg)?;
+        net.hub.metrics.tls.set_expiry(net.tls.expires_at());
+        tokio::spawn(net::watch_tls(Arc::clone(&net), clock));
+    }
     let (stop, stopped) = watch::channel(false);
     let mut tasks = Vec::new();
     let mut first = None;
@@ -145,6 +152,14 @@ impl Server {
         if *self.net.hub.access.policy() != policy {
             self.net.hub.set_policy(policy, self.net.clock.now());
         }
+        self.net.hub.guard.set(settings::guard(&config));
+        let closed = self.net.hub.close_banned(self.net.clock.now());
+        if closed > 0 {
+            tracing::info!("{closed} connections of banned clients are closed");
+        }
+        if let Some(settings) = settings::tls(&config) {
+            net::reload_tls(&self.net, &settings);
+        }
         self.net
             .admission
             .set_limits(admission_limits(&config, self.descriptors));
@@ -227,6 +242,7 @@ async fn turn(net: Arc<Net>, mut stop: watch::Receiver<bool>) {
         }
         let now = net.clock.now();
         net.timers.turn(now);
+        net.gauge();
         let mut batch = Batch::new(now);
         net.hub.tick(&mut batch);
         batch.finish(&net.hub.metrics);
@@ -311,6 +327,7 @@ fn build(config: &Config, descriptors: usize, clock: Clock, store: Option<Arc<dy
         store,
     );
     hub.access.set(policy(config));
+    hub.guard.set(settings::guard(config));
     let admission = Admission::new(admission_limits(config, descriptors));
     Net::new(hub, clock, admission, live(config))
 }
@@ -365,6 +382,7 @@ fn live(config: &Config) -> Live {
         outbox_bytes: limits.outbox_soft_size,
         http_head_bytes: limits.http_head_size,
         http_headers: limits.http_headers,
+        throttling: settings::throttling(config),
     }
 }
 
@@ -379,6 +397,7 @@ fn admission_limits(config: &Config, descriptors: usize) -> AdmissionLimits {
         per_sec: limits.connections_per_sec,
         burst: limits.connection_burst,
         half_open: (connections / 100 * percent).max(16),
+        half_open_bytes: limits.unauthenticated_size,
     }
 }
 
@@ -390,21 +409,31 @@ fn bind(config: &Config) -> anyhow::Result<Vec<(Listener, &'static str)>> {
     };
     let backlog = i32::try_from(config.limits.listen_backlog).unwrap_or(i32::MAX);
     let mut listeners = Vec::new();
-    for (key, listen, service) in [
-        ("mqtt", &config.mqtt.listen, raw("mqtt")),
-        ("stomp", &config.stomp.listen, raw("stomp")),
-        ("http", &config.http.listen, Some(Service::Http)),
+    let (mqtt, stomp, http) = (raw("mqtt"), raw("stomp"), Some(Service::Http));
+    for (key, scheme, listen, service) in [
+        ("mqtt.listen", "mqtt", &config.mqtt.listen, mqtt),
+        ("stomp.listen", "stomp", &config.stomp.listen, stomp),
+        ("http.listen", "http", &config.http.listen, http),
+        ("mqtt.tls_listen", "mqtts", &config.mqtt.tls_listen, mqtt),
+        (
+            "stomp.tls_listen",
+            "stomps",
+            &config.stomp.tls_listen,
+            stomp,
+        ),
+        ("http.tls_listen", "https", &config.http.tls_listen, http),
     ] {
         let (Some(address), Some(service)) = (resolve(key, listen)?, service) else {
             continue;
         };
-        let listener = Listener::bind(address, backlog, service).with_context(|| {
+        let is_tls = key.ends_with(".tls_listen");
+        let listener = Listener::bind(address, backlog, service, is_tls).with_context(|| {
             format!(
-                "cannot listen on {address} ({key}.listen, --{key}, POLYCAST_{}__LISTEN)",
-                key.to_uppercase()
+                "cannot listen on {address} ({key}, --{scheme}, POLYCAST_{})",
+                key.to_uppercase().replace('.', "__")
             )
         })?;
-        listeners.push((listener, key));
+        listeners.push((listener, scheme));
     }
     anyhow::ensure!(
         !listeners.is_empty(),
@@ -420,7 +449,7 @@ fn resolve(key: &str, listen: &Listen) -> anyhow::Result<Option<SocketAddr>> {
     };
     let mut found = (host.as_str(), *port)
         .to_socket_addrs()
-        .with_context(|| format!("{host} ({key}.listen) is not an address of this machine"))?;
+        .with_context(|| format!("{host} ({key}) is not an address of this machine"))?;
     Ok(found.next())
 }
 
@@ -432,6 +461,9 @@ fn announce(scheme: &str, address: SocketAddr) {
                 "HTTP on http://{address}, WebSocket (MQTT, STOMP, JSON) on ws://{address}"
             );
         }
+        "https" => tracing::info!(
+            "HTTP over TLS on https://{address}, WebSocket (MQTT, STOMP, JSON) on wss://{address}"
+        ),
         scheme => tracing::info!("{} on {scheme}://{address}", scheme.to_uppercase()),
     }
 }
@@ -440,7 +472,11 @@ fn announce(scheme: &str, address: SocketAddr) {
 fn try_it(scheme: &str, address: SocketAddr) {
     let program = std::env::args().next();
     let program = program.unwrap_or_else(|| "polycast".to_owned());
-    let scheme = if scheme == "http" { "ws" } else { scheme };
+    let scheme = match scheme {
+        "http" => "ws",
+        "https" => "wss",
+        scheme => scheme,
+    };
     let url = format!("{scheme}://{address}");
     tracing::info!(
         "try it: {program} subscribe {url} -v -t 'hello/#'   and   \

@@ -103,6 +103,9 @@ fn only_the_store_knows_sled_and_its_files() {
     }
     let above = &["crate::net", "crate::hub", "crate::session", "crate::cli"];
     assert_eq!(offenders("broker/src/store", above), Vec::<String>::new());
+    // Everyone asks the guard; it asks nobody.
+    assert_eq!(offenders("broker/src/guard", above), Vec::<String>::new());
+    assert_eq!(offenders("broker/src/guard", IO), Vec::<String>::new());
 }
 
 #[test]

@@ -481,6 +481,203 @@ def test_connection_rate(start_broker):
     counted(broker, "polycast_connections_delayed_total")
 
 
+@pytest.fixture
+def address():
+    """An address of this machine that counts: loopback addresses do not."""
+    found = own_address()
+    if found is None or found.startswith("127."):
+        pytest.skip("this machine has only loopback addresses, and those are not counted")
+    return found
+
+
+OPEN = {"security__anonymous": "everywhere"}
+
+
+def lets_in(address: str, port: int, client_id: str | None = None) -> bool:
+    """Whether a login from an address succeeds; not if the connection ends before the answer."""
+    with socket.create_connection((address, port), timeout=10) as sock:
+        try:
+            sock.sendall(mqtt.connect(client_id or unique("c")))
+            head = sock.recv(4)
+        except ConnectionError:
+            return False
+    return bool(head) and head[0] >> 4 == mqtt.CONNACK and head[3] == 0
+
+
+def test_connection_rate_of_an_address(start_broker, address):
+    broker = start_broker(
+        "--mqtt", "0.0.0.0:0", **OPEN, limits__connections_per_ip_per_sec=1, limits__connection_burst_per_ip=3
+    )
+    assert [lets_in(address, broker.mqtt) for _ in range(3)] == [True] * 3
+    assert not lets_in(address, broker.mqtt)
+    counted(broker, "polycast_connections_refused_total", reason="connections_per_ip_per_sec")
+    mqtt.Client.open(broker.mqtt).disconnect()
+    until(lambda: lets_in(address, broker.mqtt), "a second later one more may come")
+
+
+def test_connections_per_user(start_broker):
+    broker = start_broker(limits__connections_per_user=2)
+    first = mqtt.Client.open(broker.mqtt, client_id="a", username="u")
+    frames = stomp.Client.open(broker.stomp, login="u")
+    for version, reason in ((5, 0x97), (4, 3)):
+        client = mqtt.Client.plain(broker.mqtt, version)
+        client.login(username="u", expect_reason=reason)
+        assert client.expect_closed() == []
+    third = stomp.Client.plain(broker.stomp)
+    third.send("CONNECT", {"accept-version": "1.2", "host": "h", "login": "u"})
+    third.expect_error()
+    third.close()
+    counted(broker, "polycast_login_refused_total", 3, reason="quota")
+    mqtt.Client.open(broker.mqtt, username="other").disconnect()
+    again = mqtt.Client.open(broker.mqtt, client_id="a", username="u")
+    assert [packet.reason for packet in first.expect_closed()] == [0x8E], "who takes over needs no second place"
+    frames.close()
+    until(lambda: _enters(broker, "u"), "a place that is free may be taken")
+    again.fence()
+
+
+def _enters(broker, user: str) -> bool:
+    client = mqtt.Client.plain(broker.mqtt)
+    client.send(mqtt.connect(unique("c"), username=user))
+    return client.receive().reason == 0
+
+
+def test_will_size(start_broker):
+    broker = start_broker(limits__will_size="1KiB")
+    mqtt.Client.open(broker.mqtt, will=mqtt.Will("t", b"x" * 900)).disconnect()
+    client = mqtt.Client.plain(broker.mqtt)
+    client.login(will=mqtt.Will("t", b"x" * 1100), expect_reason=0x95)
+    assert client.expect_closed() == []
+    old = mqtt.Client.plain(broker.mqtt, 4)
+    old.send(mqtt.connect("x", 4, will=mqtt.Will("t", b"x" * 1100)))
+    assert old.expect_closed() == [], "3.1.1 has no word for it"
+    counted(broker, "polycast_login_refused_total", 2, reason="too_large")
+
+
+# --- rates --------------------------------------------------------------------------------------
+
+
+def test_a_client_that_publishes_too_fast_is_slowed_down(start_broker):
+    broker = start_broker(limits__messages_per_sec=50, limits__message_burst=10, limits__rate_patience="0s")
+    other, fast = mqtt.Client.open(broker.mqtt), mqtt.Client.open(broker.mqtt)
+    other.subscribe("t")
+    begin = time.monotonic()
+    for number in range(100):
+        fast.publish("t", str(number))
+        if number % 10 == 9:
+            fast.fence()
+    other.messages(100)
+    assert time.monotonic() - begin > 1.5, "90 of them at 50 a second"
+    counted(broker, "polycast_rate_limited_total", limit="messages")
+    other.fence()
+
+
+def test_a_client_that_sends_too_much_is_slowed_down(start_broker):
+    broker = start_broker(limits__receive_rate="100KiB", limits__receive_burst="10KiB", limits__rate_patience="0s")
+    fast = mqtt.Client.open(broker.mqtt)
+    begin = time.monotonic()
+    for _ in range(20):
+        fast.publish("t", bytes(10_000), qos=1)
+    assert time.monotonic() - begin > 1.5, "190 kB at 100 KiB a second"
+    counted(broker, "polycast_rate_limited_total", limit="bytes")
+
+
+def test_a_client_that_goes_on_too_fast_is_closed(start_broker):
+    broker = start_broker(limits__messages_per_sec=5, limits__message_burst=5, limits__rate_patience="500ms")
+    client = mqtt.Client.open(broker.mqtt)
+    assert mqtt_end(client, mqtt.publish("t") * 100) == [0x96]
+    assert mqtt_end(mqtt.Client.open(broker.mqtt, 4), mqtt.publish("t", version=4) * 100) == []
+    closed(broker, "mqtt", "rate")
+    frames = stomp.Client.open(broker.stomp)
+    for _ in range(100):
+        frames.send("SEND", {"destination": "/topic/t"})
+    frames.expect_error()
+    closed(broker, "stomp", "rate")
+    other = json_client.Client.open(broker.http)
+    for _ in range(100):
+        other.send("publish", topic="t", data=1)
+    rest, code = other.expect_closed()
+    assert code == 1008 and rest[-1]["reason"] == "rateExceeded", rest
+    closed(broker, "json", "rate")
+
+
+# --- bans and flapping --------------------------------------------------------------------------
+
+
+def test_banned_clients_and_users(start_broker):
+    broker = start_broker(protection__banned_clients="bad,worse", protection__banned_users="mallory")
+    for version, reason in ((5, 0x8A), (4, 5)):
+        for options in ({"client_id": "bad"}, {"client_id": "worse"}, {"username": "mallory"}):
+            client = mqtt.Client.plain(broker.mqtt, version)
+            client.login(expect_reason=reason, **options)
+            assert client.expect_closed() == []
+    frames = stomp.Client.plain(broker.stomp)
+    frames.send("CONNECT", {"accept-version": "1.2", "host": "h", "login": "mallory"})
+    frames.expect_error()
+    other = json_client.Client(broker.http)
+    assert other.ask("connect", clientId="bad")["type"] == "error"
+    other.close()
+    counted(broker, "polycast_login_refused_total", 8, reason="banned")
+    mqtt.Client.open(broker.mqtt, client_id="good").disconnect()
+    until(lambda: broker.metric("polycast_bans") == 3)
+
+
+def test_a_ban_closes_who_is_there(start_broker, tmp_path):
+    config = tmp_path / "polycast.toml"
+    config.write_text("")
+    broker = start_broker("--config", str(config))
+    witness = mqtt.Client.open(broker.mqtt)
+    witness.subscribe("gone")
+    bad = mqtt.Client.open(broker.mqtt, client_id="bad", will=mqtt.Will("gone", b"bad"))
+    frames = stomp.Client.open(broker.stomp, login="mallory")
+    config.write_text("[protection]\nbanned_clients = ['bad']\nbanned_users = ['mallory']\n")
+    broker.signal(signal.SIGHUP)
+    assert [packet.reason for packet in bad.expect_closed()] == [0x98]
+    frames.expect_error()
+    assert witness.message().payload == b"bad"
+    closed(broker, "mqtt", "administrative")
+    closed(broker, "stomp", "administrative")
+
+
+def test_banned_addresses_change_with_sighup(start_broker, address, tmp_path):
+    config = tmp_path / "polycast.toml"
+    config.write_text("")
+    broker = start_broker("--config", str(config), "--mqtt", "0.0.0.0:0", **OPEN)
+    assert lets_in(address, broker.mqtt)
+    network = address.rsplit(".", 1)[0] + ".0/24"
+    config.write_text(f"[protection]\nbanned_addresses = ['{network}']\n")
+    broker.signal(signal.SIGHUP)
+    until(lambda: not lets_in(address, broker.mqtt), "the network is banned")
+    counted(broker, "polycast_connections_refused_total", reason="banned")
+    mqtt.Client.open(broker.mqtt).disconnect()
+    config.write_text("")
+    broker.signal(signal.SIGHUP)
+    until(lambda: lets_in(address, broker.mqtt), "and is not")
+
+
+def test_a_client_that_flaps_is_banned_for_a_time(start_broker):
+    broker = start_broker(
+        protection__flapping_connects=3, protection__flapping_window="60s", protection__flapping_ban="1s"
+    )
+    for _ in range(2):
+        mqtt.Client.open(broker.mqtt, client_id="flap").disconnect()
+    client = mqtt.Client.plain(broker.mqtt)
+    client.login("flap", expect_reason=0x8A)
+    mqtt.Client.open(broker.mqtt, client_id="calm").disconnect()
+    until(lambda: broker.metric("polycast_banned_total", reason="flapping") == 1)
+    assert "banned: connects too often" in broker.log_text()
+    until(lambda: lets_in("127.0.0.1", broker.mqtt, "flap"), "the ban ends")
+
+
+def test_an_address_that_flaps_is_banned_for_a_time(start_broker, address):
+    broker = start_broker(
+        "--mqtt", "0.0.0.0:0", **OPEN, protection__flapping_connects=3, protection__flapping_ban="2s"
+    )
+    assert [lets_in(address, broker.mqtt) for _ in range(4)] == [True, True, False, False]
+    counted(broker, "polycast_connections_refused_total", 2, reason="banned")
+    until(lambda: lets_in(address, broker.mqtt), "the ban ends")
+
+
 def test_half_open_percent(start_broker):
     broker = start_broker(limits__connections=100, limits__connections_per_ip=100, limits__half_open_percent=16)
     silent = [mqtt.Client.plain(broker.mqtt) for _ in range(17)]
@@ -788,6 +985,14 @@ ELSEWHERE = {
     "outbox_hard_size": "the connection's own tests",
     "listen_backlog": "a number for the kernel",
     "listen": "test_lifecycle.py",
+    "tls_listen": "test_tls.py",
+    "unauthenticated_size": "test_slow_senders.py",
+    "bans": "the guard's own tests",
+    "tracked": "the guard's own tests",
+    "banned_addresses": "test_banned_addresses_change_with_sighup",
+    "failed_logins": "the guard's own tests",
+    "failed_login_window": "the guard's own tests",
+    "failed_login_ban": "the guard's own tests",
 }
 
 
@@ -795,7 +1000,7 @@ def keys(section: str) -> list[str]:
     return re.findall(rf"^### `{section}\.(\w+)`$", DOCS.read_text(), re.MULTILINE)
 
 
-@pytest.mark.parametrize("section", ["mqtt", "limits"])
+@pytest.mark.parametrize("section", ["mqtt", "limits", "protection"])
 def test_every_limit_has_a_test(section):
     text = pathlib.Path(__file__).read_text()
     for key in keys(section):

@@ -62,9 +62,9 @@ fn summary(sources: &Sources, config: &Config) -> String {
         None => "no file, no mistakes\n".to_owned(),
     };
     for (key, listen) in config.listeners() {
-        let _ = writeln!(text, "{key:<12} = {listen}");
+        let _ = writeln!(text, "{key:<16} = {listen}");
     }
-    let _ = writeln!(text, "data_dir     = {}", config.data_dir.display());
+    let _ = writeln!(text, "data_dir         = {}", config.data_dir.display());
     text
 }
 
@@ -80,8 +80,10 @@ mod tests {
         };
         assert_eq!(
             summary(&sources, &Config::default()),
-            "a.toml: no mistakes\nmqtt.listen  = 127.0.0.1:1883\nstomp.listen = 127.0.0.1:61613\n\
-             http.listen  = 127.0.0.1:8080\ndata_dir     = ./polycast-data\n"
+            "a.toml: no mistakes\nmqtt.listen      = 127.0.0.1:1883\n\
+             stomp.listen     = 127.0.0.1:61613\nhttp.listen      = 127.0.0.1:8080\n\
+             mqtt.tls_listen  = off\nstomp.tls_listen = off\nhttp.tls_listen  = off\n\
+             data_dir         = ./polycast-data\n"
         );
     }
 

@@ -1,5 +1,6 @@
 //! The command line: parses it, calls what it names, turns errors into words and exit codes.
 
+mod cert;
 mod client;
 mod configuration;
 mod data;
@@ -47,6 +48,8 @@ enum Command {
     Passwd(passwd::Passwd),
     /// Sign a token for development and tests
     Token(Box<token::Token>),
+    /// Make certificates for development: an authority, a broker's, clients'
+    Cert(cert::Cert),
     /// Say what is wrong with the configuration, all of it
     CheckConfig(configuration::Check),
     /// Print the default configuration with every key explained
@@ -71,6 +74,7 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Data(arguments) => data::run(&arguments),
         Command::Passwd(arguments) => passwd::run(&arguments),
         Command::Token(arguments) => token::run(&arguments),
+        Command::Cert(arguments) => cert::run(&arguments),
         Command::CheckConfig(arguments) => configuration::check(&arguments),
         Command::DefaultConfig(arguments) => configuration::default(&arguments),
     }

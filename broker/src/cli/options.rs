@@ -60,6 +60,12 @@ pub(super) struct Connection {
     /// Certificates to trust instead of the system's (PEM)
     #[arg(long, value_name = "FILE")]
     cafile: Option<PathBuf>,
+    /// Certificate to show to the broker (PEM), with --key
+    #[arg(long, value_name = "FILE", requires = "key")]
+    cert: Option<PathBuf>,
+    /// Its private key (PEM)
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    key: Option<PathBuf>,
     /// Accept any certificate: the connection is then encrypted, but to whom is not known
     #[arg(long, conflicts_with = "cafile")]
     insecure: bool,
@@ -89,6 +95,7 @@ impl Connection {
         }
         let trust = Trust {
             ca_file: self.cafile.clone(),
+            identity: self.cert.clone().zip(self.key.clone()),
             insecure: self.insecure,
         };
         client::connect(target, &self.login(target)?, &trust).await

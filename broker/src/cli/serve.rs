@@ -28,6 +28,21 @@ pub(super) struct Serve {
     /// Where to listen for HTTP and WebSocket [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDR")]
     http: Option<String>,
+    /// Where to listen for MQTT over TLS [default: off]
+    #[arg(long, value_name = "ADDR")]
+    mqtts: Option<String>,
+    /// Where to listen for STOMP over TLS [default: off]
+    #[arg(long, value_name = "ADDR")]
+    stomps: Option<String>,
+    /// Where to listen for HTTP and WebSocket over TLS [default: off]
+    #[arg(long, value_name = "ADDR")]
+    https: Option<String>,
+    /// The certificate for TLS, with those between it and the root (PEM)
+    #[arg(long, value_name = "FILE")]
+    tls_certificate: Option<String>,
+    /// Its private key (PEM)
+    #[arg(long, value_name = "FILE")]
+    tls_key: Option<String>,
     /// Where to keep files [default: ./polycast-data]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<String>,
@@ -39,6 +54,15 @@ impl Serve {
             ("--mqtt", "mqtt.listen", &self.mqtt),
             ("--stomp", "stomp.listen", &self.stomp),
             ("--http", "http.listen", &self.http),
+            ("--mqtts", "mqtt.tls_listen", &self.mqtts),
+            ("--stomps", "stomp.tls_listen", &self.stomps),
+            ("--https", "http.tls_listen", &self.https),
+            (
+                "--tls-certificate",
+                "tls.certificate",
+                &self.tls_certificate,
+            ),
+            ("--tls-key", "tls.key", &self.tls_key),
             ("--data-dir", "data_dir", &self.data_dir),
         ];
         flags

@@ -38,6 +38,8 @@ section! {
     pub struct Mqtt in "mqtt" {
         /// Where to listen for MQTT over TCP.
         listen: Listen = Listen::loopback(1883), Type, Restart;
+        /// Where to listen for MQTT over TLS, by habit at port 8883; see `[tls]`.
+        tls_listen: Listen = Listen::Off, Type, Restart;
         /// QoS 1 and 2 messages that a client may have open towards the broker (receive maximum).
         receive_maximum: u16 = protocol().receive_maximum, Count(1, 65_535), Live;
         /// The same for an MQTT 3.1.1 client, which cannot be told; beyond it, it is disconnected.
@@ -102,6 +104,8 @@ section! {
         /// Subscriptions that one session may hold.
         subscriptions_per_session: usize =
             protocol().subscriptions_per_session, Count(1, 1_000_000), Live;
+        /// Size of a last will: topic, payload and properties.
+        will_size: usize = bytes(64 * KIB), Size(0, 256 * MIB), Live;
         /// User properties (headers) of one message.
         user_properties: usize = protocol().user_properties, Count(0, 10_000), Live;
         /// Size of all user properties (headers) of one message.
@@ -154,16 +158,28 @@ section! {
         /// Open connections in all. The broker also stays below four fifths of the file
         /// descriptors that the system grants it.
         connections: usize = 100_000, Count(1, 10_000_000), Live;
-        /// Open connections from one IP address. Loopback addresses are not counted: proxies and
-        /// tests live there.
+        /// Open connections from one IP address; IPv6 addresses count by their /64 network.
+        /// Loopback addresses are not counted: proxies and tests live there.
         connections_per_ip: usize = 1024, Count(1, 10_000_000), Live;
         /// New connections per second, in the long run. Those beyond wait to be accepted.
         connections_per_sec: u32 = 1000, Count(1, 1_000_000), Live;
         /// New connections at once, before the rate applies.
         connection_burst: u32 = 2000, Count(1, 10_000_000), Live;
-        /// Share of the connections, in percent, that may be without a login. Beyond it, the
-        /// oldest of them is closed for each new one.
+        /// New connections per second from one IP address, in the long run; IPv6 addresses count
+        /// by their /64 network, loopback addresses do not. Those beyond are closed at once. 0
+        /// turns it off.
+        connections_per_ip_per_sec: u32 = 100, Count(0, 1_000_000), Live;
+        /// New connections at once from one IP address, before the rate applies.
+        connection_burst_per_ip: u32 = 1024, Count(1, 10_000_000), Live;
+        /// Open connections of one user.
+        connections_per_user: usize = 100_000, Count(1, 10_000_000), Live;
+        /// Share of the connections, in percent, that may be without a login: in the TLS
+        /// handshake, before their first HTTP request or before the login. Beyond it, the oldest
+        /// of them is closed for each new one.
         half_open_percent: u32 = 20, Count(1, 100), Live;
+        /// Bytes that all connections without a login may make the broker hold. Beyond it, the
+        /// oldest of them is closed.
+        unauthenticated_size: usize = bytes(128 * MIB), Size(64 * KIB, 64 * GIB), Live;
         /// Connections that wait in the kernel to be accepted.
         listen_backlog: u32 = 4096, Count(1, 65_535), Restart;
 
@@ -198,6 +214,20 @@ section! {
         /// Longest time that a publisher is not read from because a receiver lags behind; 0s
         /// turns the pause off.
         publisher_pause: Duration = millis(200), Time(0, 60 * SECOND), Live;
+
+        /// Messages per second that one client may publish, in the long run. A faster one is read
+        /// more slowly. 0 turns it off.
+        messages_per_sec: u32 = 0, Count(0, 100_000_000), Live;
+        /// Messages at once, before the rate applies; 0 for as many as a second allows.
+        message_burst: u32 = 0, Count(0, 100_000_000), Live;
+        /// Bytes per second that one client may send, in the long run. A faster one is read more
+        /// slowly. 0 turns it off.
+        receive_rate: usize = 0, Size(0, 64 * GIB), Live;
+        /// Bytes at once, before the rate applies; 0 for as many as a second allows.
+        receive_burst: usize = 0, Size(0, 64 * GIB), Live;
+        /// How long a client may send as fast as its rate allows and have more to send before it
+        /// is closed; 0s never closes it.
+        rate_patience: Duration = secs(30), Time(0, 24 * 3600 * SECOND), Live;
 
         /// Retained messages in all.
         retained_messages: usize = 1_000_000, Count(0, 100_000_000), Restart;

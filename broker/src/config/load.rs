@@ -11,7 +11,7 @@ use toml::de::{DeTable, DeValue};
 use super::problem::{Place, Problem, Problems, suggestion};
 use super::section::{Key, Section, VARIABLE_PREFIX, Visitor};
 use super::setting::{Raw, Setting};
-use super::{Config, auth, limits, reference};
+use super::{Config, auth, limits, reference, tls};
 use crate::telemetry::Untrusted;
 
 /// Where a configuration comes from.
@@ -245,6 +245,9 @@ impl Loader {
                 let allowed = format!("allowed: {} <= {}", keys[0], keys[1]);
                 self.problem(self.place(&keys), what, allowed);
             }
+        }
+        for misfit in tls::misfits(&self.config) {
+            self.problem(self.place(misfit.keys), misfit.what, misfit.allowed);
         }
         for (key, what, allowed) in auth::problems(&self.config) {
             self.problem(self.place(&[key]), what, allowed);

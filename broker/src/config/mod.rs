@@ -10,9 +10,11 @@ mod auth;
 mod limits;
 mod load;
 mod problem;
+mod protection;
 mod reference;
 mod section;
 mod setting;
+mod tls;
 mod values;
 
 use std::path::PathBuf;
@@ -22,9 +24,11 @@ pub use auth::{Auth, AuthMethod, Unavailable};
 pub use limits::{Limits, Mqtt, Store};
 pub use load::{Flag, Sources};
 pub use problem::{Place, Problem, Problems};
+pub use protection::{Names, Networks, Protection};
 pub use reference::{default_file, reference};
 pub use section::{Apply, Key};
 pub use setting::Bounds;
+pub use tls::{ClientAuth, ClientName, FilePath, Tls, TlsVersion};
 pub use values::{
     Anonymous, Durability, FullQueue, Listen, LogFilter, LogFormat, Origins, Persistence, Unmatched,
 };
@@ -45,6 +49,8 @@ pub struct Config {
     pub http: Http,
     /// What a WebSocket may do.
     pub websocket: WebSocket,
+    /// What encrypted listeners show and ask for.
+    pub tls: Tls,
     /// What survives the process.
     pub store: Store,
     /// Who may come in.
@@ -53,6 +59,8 @@ pub struct Config {
     pub access: Access,
     /// Who clients are.
     pub auth: Auth,
+    /// Who is kept out.
+    pub protection: Protection,
     /// What is logged.
     pub log: Log,
     /// What may be used.
@@ -67,10 +75,12 @@ impl Default for Config {
             stomp: Stomp::default(),
             http: Http::default(),
             websocket: WebSocket::default(),
+            tls: Tls::default(),
             store: Store::default(),
             security: Security::default(),
             access: Access::default(),
             auth: Auth::default(),
+            protection: Protection::default(),
             log: Log::default(),
             limits: Limits::default(),
         }
@@ -82,6 +92,8 @@ section! {
     pub struct Stomp in "stomp" {
         /// Where to listen for STOMP over TCP.
         listen: Listen = Listen::loopback(61_613), Type, Restart;
+        /// Where to listen for STOMP over TLS, by habit at port 61614; see `[tls]`.
+        tls_listen: Listen = Listen::Off, Type, Restart;
     }
 }
 
@@ -90,6 +102,8 @@ section! {
     pub struct Http in "http" {
         /// Where to listen for HTTP and WebSocket.
         listen: Listen = Listen::loopback(8080), Type, Restart;
+        /// Where to listen for HTTP and WebSocket over TLS, by habit at port 8443; see `[tls]`.
+        tls_listen: Listen = Listen::Off, Type, Restart;
     }
 }
 
@@ -172,11 +186,14 @@ impl Config {
     }
 
     /// The addresses to listen at, each with the key that sets it.
-    pub fn listeners(&self) -> [(&'static str, &Listen); 3] {
+    pub fn listeners(&self) -> [(&'static str, &Listen); 6] {
         [
             ("mqtt.listen", &self.mqtt.listen),
             ("stomp.listen", &self.stomp.listen),
             ("http.listen", &self.http.listen),
+            ("mqtt.tls_listen", &self.mqtt.tls_listen),
+            ("stomp.tls_listen", &self.stomp.tls_listen),
+            ("http.tls_listen", &self.http.tls_listen),
         ]
     }
 }
@@ -188,10 +205,12 @@ impl Section for Config {
         self.stomp.visit(visitor);
         self.http.visit(visitor);
         self.websocket.visit(visitor);
+        self.tls.visit(visitor);
         self.store.visit(visitor);
         self.security.visit(visitor);
         self.access.visit(visitor);
         self.auth.visit(visitor);
+        self.protection.visit(visitor);
         self.log.visit(visitor);
         self.limits.visit(visitor);
     }
@@ -202,10 +221,12 @@ impl Section for Config {
         self.stomp.keep_restart(&running.stomp);
         self.http.keep_restart(&running.http);
         self.websocket.keep_restart(&running.websocket);
+        self.tls.keep_restart(&running.tls);
         self.store.keep_restart(&running.store);
         self.security.keep_restart(&running.security);
         self.access.keep_restart(&running.access);
         self.auth.keep_restart(&running.auth);
+        self.protection.keep_restart(&running.protection);
         self.log.keep_restart(&running.log);
         self.limits.keep_restart(&running.limits);
     }

@@ -145,6 +145,9 @@ fn shortest(value: u64, units: &[(&str, u64)]) -> String {
 }
 
 fn show_size(bytes: u64) -> String {
+    if bytes == 0 {
+        return "0 B".to_owned();
+    }
     shortest(
         bytes,
         &[(" GiB", GIB), (" MiB", MIB), (" KiB", KIB), (" B", 1)],
@@ -331,7 +334,7 @@ pub(super) fn texts(raw: &Raw) -> Result<Vec<String>, String> {
 mod tests {
     use super::*;
 
-    const SIZE: Bounds = Bounds::Size(1, 8 * GIB);
+    const SIZE: Bounds = Bounds::Size(0, 8 * GIB);
     const TIME: Bounds = Bounds::Time(0, 30 * DAY);
 
     fn size(text: &str) -> Result<usize, String> {
@@ -389,7 +392,7 @@ mod tests {
 
     #[test]
     fn literals_read_back() {
-        for bytes in [1usize, 1000, 1024, 65_536, 1 << 20, (1 << 20) + 1] {
+        for bytes in [0usize, 1, 1000, 1024, 65_536, 1 << 20, (1 << 20) + 1] {
             let literal = bytes.literal(SIZE);
             assert_eq!(size(literal.trim_matches('"')), Ok(bytes), "{literal}");
         }

@@ -252,6 +252,8 @@ macro_rules! choice {
     };
 }
 
+pub(super) use choice;
+
 choice! {
     /// How log lines look.
     pub enum LogFormat {

@@ -9,7 +9,7 @@ use protocols::connection::{
     Cause, CloseReason, Connect, Connected, Lane, Refusal, RefusalCode, RetainHandling, Subscribe,
     SubscribeRequest, Token, Will, topics,
 };
-use protocols::model::{QoS, SubscriptionFilter, Timestamp};
+use protocols::model::{Message, QoS, SubscriptionFilter, Timestamp};
 use protocols::{Command, Reply};
 
 use super::{Hub, stripe};
@@ -34,7 +34,7 @@ impl Hub {
         &self,
         connect: Connect,
         identity: Identity,
-        link: Link,
+        mut link: Link,
         commands: &mut Vec<Command>,
         batch: &mut Batch,
     ) -> Result<Arc<Session>, Refusal> {
@@ -44,6 +44,7 @@ impl Hub {
         };
         let admitted = self
             .admit(&connect)
+            .and_then(|()| self.take_place(&connect, identity.user.as_ref(), &mut link, batch.now))
             .and_then(|()| self.standing(&connect, identity, &client_id, link.metrics.name));
         let standing = match admitted {
             Ok(standing) => standing,
@@ -230,6 +231,31 @@ impl Hub {
                 "the broker has no room for a session",
             ));
         }
+        Ok(())
+    }
+
+    /// Asks the guard whether this client may log in, and gives its connection a place among those
+    /// of its user.
+    fn take_place(
+        &self,
+        connect: &Connect,
+        user: Option<&ByteString>,
+        link: &mut Link,
+        now: Timestamp,
+    ) -> Result<(), Refusal> {
+        if let Some(will) = &connect.will {
+            self.guard.check_will(wire_size(&will.message))?;
+        }
+        let client_id = connect.client_id.as_ref();
+        // A client that takes over from itself needs no second place.
+        let replaces = client_id
+            .and_then(|id| self.session(id))
+            .is_some_and(|old| {
+                let state = old.lock();
+                let place = state.link.as_ref().and_then(|old| old.place.as_ref());
+                place.is_some_and(|place| Some(place.user()) == user)
+            });
+        link.place = self.guard.log_in(client_id, user, replaces, now)?;
         Ok(())
     }
 
@@ -438,6 +464,13 @@ impl Hub {
             .finish();
         format!("polycast-{random:016x}-{number}").into()
     }
+}
+
+/// Bytes of topic, payload and properties.
+fn wire_size(message: &Message) -> usize {
+    let properties = message.properties.as_ref();
+    let properties = properties.map_or(0, |held| held.size() - size_of_val(&**held));
+    message.topic.as_str().len() + message.payload.len() + properties
 }
 
 /// What every JSON client is subscribed to: everyone's topic, and its user's.

@@ -5,6 +5,7 @@
 //! collects what is put off until the end of what was read.
 
 mod access;
+mod banned;
 mod connect;
 mod durable;
 mod idempotency;
@@ -26,6 +27,7 @@ use protocols::connection::{CloseReason, Position, Settle};
 use protocols::model::Timestamp;
 
 use crate::auth::access::Access;
+use crate::guard::Guard;
 use crate::router::{Retained, Router};
 use crate::session::{Batch, Bounds, Entry, Group, GroupBounds, GroupName, Plan, Route, Session};
 use crate::store::{Store, Urgency};
@@ -64,6 +66,8 @@ pub struct Hub {
     pub metrics: Arc<Metrics>,
     /// What clients may do.
     pub access: Access,
+    /// Who is kept out.
+    pub guard: Guard,
     bounds: ArcSwap<HubBounds>,
     router: Router<RouteKey, Route, Plan>,
     retained: Retained,
@@ -109,6 +113,7 @@ impl Hub {
         Arc::new_cyclic(|me| Self {
             metrics,
             access: Access::default(),
+            guard: Guard::default(),
             store,
             me: Weak::clone(me),
             bounds: ArcSwap::from_pointee(bounds),

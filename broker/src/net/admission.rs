@@ -1,10 +1,11 @@
-//! Who may connect: how many in all and from one address, how fast, and how many without a login.
+//! Who may connect: how many in all and from one address, how fast, and how many without a login,
+//! with how many bytes. Who is banned is the guard's part.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -13,8 +14,11 @@ use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use parking_lot::Mutex;
 use protocols::connection::{Cause, CloseReason};
+use tokio::sync::Notify;
 
+use crate::guard::source;
 use crate::session::WayBack;
+use crate::telemetry::Counter;
 
 /// The limits of [`Admission`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,13 +34,16 @@ pub struct AdmissionLimits {
     pub burst: u32,
     /// Connections without a login.
     pub half_open: usize,
+    /// Bytes that all of those may have sent.
+    pub half_open_bytes: usize,
 }
 
 /// Counts connections and keeps them within the limits.
 pub struct Admission {
     counts: Arc<Counts>,
     settings: ArcSwap<Settings>,
-    half_open: Mutex<BTreeMap<u64, WayBack>>,
+    /// Connections without a login that were closed to make room.
+    pub dismissed: Counter,
 }
 
 struct Settings {
@@ -48,11 +55,64 @@ struct Settings {
 struct Counts {
     all: AtomicUsize,
     by_ip: DashMap<IpAddr, usize>,
+    numbers: AtomicU64,
+    half_open: Mutex<HalfOpen>,
+}
+
+/// Connections without a login, by their number: the oldest comes first.
+#[derive(Debug, Default)]
+struct HalfOpen {
+    connections: BTreeMap<u64, Young>,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Young {
+    way: Way,
+    bytes: usize,
+}
+
+/// How to close a connection without a login.
+#[derive(Clone, Debug)]
+enum Way {
+    /// It speaks its protocol.
+    Link(WayBack),
+    /// It does not yet: its task is told to end.
+    Task(Arc<Notify>),
+}
+
+impl HalfOpen {
+    /// Puts a connection in, or notes that it has come further.
+    fn put(&mut self, number: u64, way: Way) {
+        let bytes = self.remove(number);
+        self.bytes += bytes;
+        self.connections.insert(number, Young { way, bytes });
+    }
+
+    /// Takes a connection out; returns the bytes that it had sent.
+    fn remove(&mut self, number: u64) -> usize {
+        let removed = self.connections.remove(&number);
+        let bytes = removed.map_or(0, |young| young.bytes);
+        self.bytes -= bytes;
+        bytes
+    }
+
+    /// The oldest, if there are more or larger ones than allowed.
+    fn surplus(&mut self, limits: AdmissionLimits) -> Option<Way> {
+        let many = self.connections.len() > limits.half_open;
+        if !many && self.bytes <= limits.half_open_bytes {
+            return None;
+        }
+        let (_, young) = self.connections.pop_first()?;
+        self.bytes -= young.bytes;
+        Some(young.way)
+    }
 }
 
 /// A connection's place; given back when dropped.
 #[derive(Debug)]
 pub struct Permit {
+    number: u64,
     counts: Arc<Counts>,
     /// The address, if it is counted.
     ip: Option<IpAddr>,
@@ -84,7 +144,7 @@ impl Admission {
         Self {
             counts: Arc::default(),
             settings: ArcSwap::from_pointee(Settings::new(limits)),
-            half_open: Mutex::default(),
+            dismissed: Counter::default(),
         }
     }
 
@@ -108,12 +168,14 @@ impl Admission {
         let limits = self.settings.load().limits;
         let before = self.counts.all.fetch_add(1, Ordering::AcqRel);
         let mut permit = Permit {
+            number: self.counts.numbers.fetch_add(1, Ordering::Relaxed) + 1,
             counts: Arc::clone(&self.counts),
             ip: None,
         };
         if before >= limits.connections {
             return Err(Full::All);
         }
+        let ip = source(ip);
         if ip.is_loopback() {
             return Ok(permit);
         }
@@ -127,36 +189,70 @@ impl Admission {
         Ok(permit)
     }
 
-    /// A connection begins that has not logged in. If there are too many of those, the oldest is
-    /// closed: it had the longest time.
-    pub fn begin_login(&self, link: u64, slot: &WayBack) {
-        let max = self.settings.load().limits.half_open;
-        let oldest = {
-            let mut half_open = self.half_open.lock();
-            half_open.insert(link, Arc::clone(slot));
-            if half_open.len() > max {
-                half_open.pop_first()
-            } else {
-                None
-            }
+    /// A connection begins with something before its protocol: a TLS handshake, HTTP. Its task is
+    /// to end when it is notified.
+    pub fn begin_handshake(&self, number: u64) -> Arc<Notify> {
+        let told = Arc::new(Notify::new());
+        self.counts
+            .half_open
+            .lock()
+            .put(number, Way::Task(Arc::clone(&told)));
+        self.make_room();
+        told
+    }
+
+    /// A connection begins to speak its protocol, and has not logged in.
+    pub fn begin_login(&self, number: u64, slot: &WayBack) {
+        self.counts
+            .half_open
+            .lock()
+            .put(number, Way::Link(Arc::clone(slot)));
+        self.make_room();
+    }
+
+    /// Bytes came on a connection; counted while it has not logged in.
+    pub fn received(&self, number: u64, bytes: usize) {
+        let mut half_open = self.counts.half_open.lock();
+        let Some(young) = half_open.connections.get_mut(&number) else {
+            return;
         };
-        if let Some((_, slot)) = oldest {
-            let detail = "too many connections have not logged in (limits.half_open_percent)";
-            dismiss(&slot, CloseReason::new(Cause::LoginTimeout, detail));
+        young.bytes += bytes;
+        half_open.bytes += bytes;
+        drop(half_open);
+        self.make_room();
+    }
+
+    /// Closes the oldest connections without a login while there are too many or they have sent
+    /// too much: those had the longest time.
+    fn make_room(&self) {
+        let limits = self.settings.load().limits;
+        loop {
+            let surplus = self.counts.half_open.lock().surplus(limits);
+            let Some(way) = surplus else { return };
+            self.dismissed.inc();
+            let detail = "too many connections have not logged in (limits.half_open_percent, \
+                          limits.unauthenticated_size)";
+            dismiss(&way, CloseReason::new(Cause::LoginTimeout, detail));
         }
     }
 
     /// Closes all connections that have not logged in.
     pub fn dismiss_half_open(&self, reason: &CloseReason) {
-        let half_open = std::mem::take(&mut *self.half_open.lock());
-        for slot in half_open.values() {
-            dismiss(slot, reason.clone());
+        let half_open = std::mem::take(&mut *self.counts.half_open.lock());
+        for young in half_open.connections.values() {
+            dismiss(&young.way, reason.clone());
         }
     }
 
     /// A connection has logged in, or is over.
-    pub fn end_login(&self, link: u64) {
-        self.half_open.lock().remove(&link);
+    pub fn end_login(&self, number: u64) {
+        self.counts.half_open.lock().remove(number);
+    }
+
+    /// Connections that have not logged in, and the bytes that they have sent.
+    pub fn half_open(&self) -> (usize, usize) {
+        let half_open = self.counts.half_open.lock();
+        (half_open.connections.len(), half_open.bytes)
     }
 
     /// Connections there are.
@@ -165,8 +261,11 @@ impl Admission {
     }
 }
 
-fn dismiss(slot: &WayBack, reason: CloseReason) {
-    let mut slot = slot.lock();
+fn dismiss(way: &Way, reason: CloseReason) {
+    let mut slot = match way {
+        Way::Link(slot) => slot.lock(),
+        Way::Task(told) => return told.notify_one(),
+    };
     // A link that is not there has logged in meanwhile.
     let Some(link) = slot.as_mut() else { return };
     link.close(reason);
@@ -185,8 +284,16 @@ impl Full {
     }
 }
 
+impl Permit {
+    /// The connection's number: no other of this process has it, and later ones are greater.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+}
+
 impl Drop for Permit {
     fn drop(&mut self) {
+        self.counts.half_open.lock().remove(self.number);
         self.counts.all.fetch_sub(1, Ordering::AcqRel);
         if let Some(ip) = self.ip {
             self.counts.by_ip.remove_if_mut(&ip, |_, count| {
@@ -208,6 +315,7 @@ mod tests {
             per_sec: 1,
             burst: 2,
             half_open: 1,
+            half_open_bytes: 100,
         }
     }
 
@@ -225,6 +333,56 @@ mod tests {
         let fifth = admission.admit(IpAddr::from([127, 0, 0, 1]));
         assert_eq!(fifth.unwrap_err(), Full::All);
         assert_eq!(admission.connections(), 3);
+    }
+
+    #[test]
+    fn a_site_counts_as_one_address() {
+        let admission = Admission::new(limits());
+        let admit = |ip: &str| admission.admit(ip.parse().unwrap());
+        let _first = admit("2001:db8::1").unwrap();
+        let _second = admit("2001:db8::2").unwrap();
+        assert_eq!(admit("2001:db8::3").unwrap_err(), Full::Address);
+        let _other = admit("2001:db8:0:1::1").unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_oldest_without_a_login_makes_room() {
+        let limits = AdmissionLimits {
+            half_open: 2,
+            connections: 10,
+            ..limits()
+        };
+        let admission = Admission::new(limits);
+        let permits = [(); 4].map(|()| admission.admit([127, 0, 0, 1].into()).unwrap());
+        let begin = |index: usize| admission.begin_handshake(permits[index].number());
+        let (first, second) = (begin(0), begin(1));
+        admission.received(permits[0].number(), 60);
+        assert_eq!(admission.half_open(), (2, 60));
+        let third = begin(2);
+        first.notified().await;
+        assert_eq!(admission.half_open(), (2, 0), "one too many");
+        admission.received(permits[2].number(), 40);
+        // It has come further, and keeps its age and its bytes.
+        let third_again = begin(2);
+        admission.received(permits[1].number(), 61);
+        second.notified().await;
+        assert_eq!(admission.half_open(), (1, 40), "a byte too many");
+        admission.end_login(permits[2].number());
+        admission.received(permits[2].number(), 1000);
+        assert_eq!(
+            admission.half_open(),
+            (0, 0),
+            "after the login they are not counted"
+        );
+        assert_eq!(admission.dismissed.value(), 2);
+        drop((third, third_again));
+        begin(3);
+        drop(permits);
+        assert_eq!(
+            admission.half_open(),
+            (0, 0),
+            "with its place it is forgotten"
+        );
     }
 
     #[test]

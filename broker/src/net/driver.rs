@@ -28,6 +28,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::execute::{Home, Step};
 use super::login::{Answered, Gate};
+use super::throttle::{Throttle, TooFast};
 use super::timers::TimerId;
 use super::{Live, Net};
 use crate::auth::Door;
@@ -77,9 +78,13 @@ pub(super) struct Driver<S> {
     /// Since when all is written and the sending side is closed.
     lingers: Option<Linger>,
     pause: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    /// How much the client has sent, if there is a limit.
+    throttle: Option<Box<Throttle>>,
     metrics: Arc<ProtocolMetrics>,
     /// Whether nothing is written until the login's session is on disk.
     is_corked: bool,
+    /// Whether the socket is given up: what is in it is not waited for.
+    is_given_up: bool,
     is_over: bool,
 }
 
@@ -132,6 +137,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             socket,
             metrics: Arc::clone(&link.metrics),
             net,
+            throttle: live.throttling.begin(),
             live,
             home: Home::new(link),
             is_web_socket: web_socket.is_some(),
@@ -144,6 +150,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             lingers: None,
             pause: None,
             is_corked: false,
+            is_given_up: false,
             is_over: false,
         }
     }
@@ -203,7 +210,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                     continue;
                 }
             }
-            if self.is_held_up() || self.is_paused(cx) {
+            if self.is_held_up() || self.is_throttled() || self.is_paused(cx) {
                 if self.sleep(cx) {
                     return Poll::Pending;
                 }
@@ -291,13 +298,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             self.take_in(&mut buffer[..length]);
         }
         READ_BUFFER.set(buffer);
-        ready!(result)?;
-        Poll::Ready(Ok(length))
+        match ready!(result) {
+            // TLS that ends without a word. The protocols tell for themselves what is whole.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Poll::Ready(Ok(0)),
+            result => Poll::Ready(result.map(|()| length)),
+        }
     }
 
     /// Works through what came from the socket: one batch.
     fn take_in(&mut self, input: &mut [u8]) {
-        self.metrics.bytes_received.add(input.len() as u64);
+        let bytes = input.len() as u64;
+        self.metrics.bytes_received.add(bytes);
+        if self.home.session().is_none() {
+            self.net.admission.received(self.home.slot().0, input.len());
+        }
         let mut batch = Batch::new(self.net.clock.now());
         match self.web_socket.take() {
             None => self.feed(input, &mut batch),
@@ -306,7 +320,34 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 self.web_socket = Some(web_socket);
             }
         }
+        self.slow_down(bytes, &batch);
         self.end_batch(batch);
+    }
+
+    /// Counts what came against the client's rates.
+    fn slow_down(&mut self, bytes: u64, batch: &Batch) {
+        let Some(throttle) = &mut self.throttle else {
+            return;
+        };
+        let protection = &self.net.hub.metrics.protection;
+        match throttle.spend(&self.live.throttling, (batch.received(), bytes), batch.now) {
+            Some(TooFast::Messages) => protection.messages_slowed.inc(),
+            Some(TooFast::Bytes) => protection.bytes_slowed.inc(),
+            None => {}
+        }
+    }
+
+    /// Whether nothing is read because the client sends too fast. One that does so for too long is
+    /// closed.
+    fn is_throttled(&mut self) -> bool {
+        let Some(throttle) = &self.throttle else {
+            return false;
+        };
+        let held = throttle.holds(&self.live.throttling, self.net.clock.now());
+        held.unwrap_or_else(|reason| {
+            self.home.with(|link| link.close(reason));
+            true
+        })
     }
 
     fn end_batch(&mut self, mut batch: Batch) {
@@ -471,8 +512,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                     if outgoing.nudged && self.home.with(|link| !link.outbox.is_empty()) {
                         continue;
                     }
-                    self.stalled_since = None;
-                    return Poll::Ready(Ok(()));
+                    return self.flush(cx);
                 }
             }
             let mut slices = [IoSlice::new(&[]); PIECES_PER_WRITE];
@@ -491,6 +531,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 Poll::Ready(result) => self.written(result?)?,
             }
         }
+    }
+
+    /// All was given to the socket; TLS may still hold some of it.
+    fn flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.is_given_up && Pin::new(&mut self.socket).poll_flush(cx)?.is_pending() {
+            let now = self.net.clock.now();
+            self.stalled_since.get_or_insert(now);
+            return Poll::Pending;
+        }
+        self.stalled_since = None;
+        Poll::Ready(Ok(()))
     }
 
     fn written(&mut self, length: usize) -> io::Result<()> {
@@ -589,15 +640,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         if self.closing.is_some() {
             return stall;
         }
-        let next = self.home.with(|link| {
+        let (next, due) = self.home.with(|link| {
             let due = (link.due != Link::NEVER).then_some(link.due);
-            let next = link.connection.next_timeout();
-            next.into_iter().chain(due).min()
+            (link.connection.next_timeout(), due)
         });
-        match (stall, next) {
-            (Some(stall), Some(next)) => Some(stall.min(next)),
-            (stall, next) => stall.or(next),
-        }
+        let now = self.net.clock.now();
+        let throttle = self.throttle.as_ref();
+        let slowed = throttle.and_then(|held| held.deadline(&self.live.throttling, now));
+        [stall, next, due, slowed].into_iter().flatten().min()
     }
 
     fn meet_deadline(&mut self) {
@@ -643,6 +693,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 format!("the client has read nothing for {secs} seconds"),
             )
         });
+        self.is_given_up = true;
         // Before the rest is thrown away, so that no publisher puts more behind it.
         self.part();
         self.stalled_since = None;
@@ -662,10 +713,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             Some(linger) => linger,
             None => {
                 self.part();
-                // An error here means that the other side is gone already.
-                if ready!(Pin::new(&mut self.socket).poll_shutdown(cx)).is_err() {
-                    return Poll::Ready(self.ended());
+                match Pin::new(&mut self.socket).poll_shutdown(cx) {
+                    Poll::Ready(Ok(())) => {}
+                    // TLS has last words of its own, and they too may find no room.
+                    Poll::Pending if !self.is_given_up => {
+                        let now = self.net.clock.now();
+                        self.stalled_since.get_or_insert(now);
+                        self.set_timer(cx);
+                        return Poll::Pending;
+                    }
+                    // An error here means that the other side is gone already.
+                    Poll::Ready(Err(_)) | Poll::Pending => return Poll::Ready(self.ended()),
                 }
+                self.stalled_since = None;
                 Linger {
                     since: self.net.clock.now(),
                     discarded: 0,
@@ -710,7 +770,11 @@ impl<S> Driver<S> {
             self.net.timers.disarm(id);
         }
         self.part();
-        self.net.admission.end_login(self.home.slot().0);
+        let (number, slot) = self.home.slot();
+        self.net.admission.end_login(number);
+        // The link knows the way to its slot: left in there, both would hold each other for ever.
+        let link = slot.lock().take();
+        drop(link);
         reason
     }
 

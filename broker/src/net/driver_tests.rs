@@ -183,6 +183,7 @@ fn net() -> Arc<Net> {
         per_sec: 10,
         burst: 10,
         half_open: 10,
+        half_open_bytes: 1 << 20,
     });
     let live = Live {
         limits: Arc::new(Limits::default()),
@@ -193,6 +194,7 @@ fn net() -> Arc<Net> {
         outbox_bytes: 2000,
         http_head_bytes: 1000,
         http_headers: 10,
+        throttling: crate::net::Throttling::default(),
     };
     Arc::new(Net::new(hub, Clock::start(), admission, live))
 }

@@ -4,10 +4,15 @@
 //! the raw socket goes to a [`super::driver`] of its own: hyper is gone from it.
 
 use std::convert::Infallible;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::admission::Permit;
+use super::socket::Socket;
+use super::{Arrival, Ends, Live, Net};
+use crate::auth::token_of_request;
+use crate::telemetry::Transport;
 use bytes::{Bytes, BytesMut};
 use http::header::{self, HeaderName, HeaderValue};
 use http::uri::Authority;
@@ -22,58 +27,36 @@ use protocols::connection::Protocol;
 use protocols::negotiation::{self, Choice, HttpRefusal};
 use protocols::registry::PROTOCOLS;
 use protocols::websocket::deflate::Deflate;
-use tokio::net::TcpStream;
-
-use super::admission::Permit;
-use super::{Arrival, Live, Net};
-use crate::auth::token_of_request;
-use crate::telemetry::Transport;
-
-/// Where a request came from and to.
-#[derive(Clone, Copy, Debug)]
-struct Ends {
-    peer: SocketAddr,
-    /// Whether only this machine can have sent it.
-    is_local: bool,
-    /// Whether it came to a listener that only this machine reaches.
-    on_loopback: bool,
-}
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
 const PROMETHEUS: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4");
 
 /// One connection: requests until it is closed or upgraded.
-pub(super) async fn serve(
-    net: Arc<Net>,
-    socket: TcpStream,
-    peer: SocketAddr,
-    on_loopback: bool,
-    permit: Permit,
-) {
-    let is_local = socket
-        .local_addr()
-        .is_ok_and(|local| local.ip().is_loopback());
-    let ends = Ends {
-        peer,
-        is_local,
-        on_loopback,
-    };
+pub(super) async fn serve(net: Arc<Net>, socket: Socket, ends: Ends, permit: Permit) {
+    let peer = ends.peer;
+    let number = permit.number();
+    let dismissed = net.admission.begin_handshake(number);
     // Moves to the WebSocket if there is an upgrade, so that the place stays taken.
     let place = Arc::new(Mutex::new(Some(permit)));
     let service = service_fn(|request| {
-        let (net, place) = (Arc::clone(&net), Arc::clone(&place));
-        async move { Ok::<_, Infallible>(answer(&net, request, ends, &place)) }
+        // Whoever has sent a whole request is no half-open connection any more.
+        net.admission.end_login(number);
+        let response = answer(&net, request, &ends, &place);
+        async move { Ok::<_, Infallible>(response) }
     });
     let live = net.live.load_full();
-    let served = http1::Builder::new()
+    let serving = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(Duration::from_millis(live.limits.login_ms.into()))
         .max_buf_size(live.http_head_bytes)
         .max_headers(live.http_headers)
         .serve_connection(TokioIo::new(socket), service)
-        .with_upgrades()
-        .await;
+        .with_upgrades();
+    let served = tokio::select! {
+        () = dismissed.notified() => return net.hub.metrics.connection_refused("http"),
+        served = serving => served,
+    };
     if let Err(error) = served {
         net.hub.metrics.connection_refused("http");
         tracing::debug!(%peer, %error, "an HTTP connection failed");
@@ -83,7 +66,7 @@ pub(super) async fn serve(
 fn answer(
     net: &Arc<Net>,
     request: Request<Incoming>,
-    ends: Ends,
+    ends: &Ends,
     place: &Mutex<Option<Permit>>,
 ) -> Response<Full<Bytes>> {
     if request.headers().contains_key(header::UPGRADE)
@@ -128,7 +111,7 @@ fn answer(
 fn upgrade(
     net: &Arc<Net>,
     mut request: Request<Incoming>,
-    ends: Ends,
+    ends: &Ends,
     place: &Mutex<Option<Permit>>,
 ) -> Response<Full<Bytes>> {
     let live = net.live.load();
@@ -157,11 +140,15 @@ fn upgrade(
     } = agreed;
     let arrival = Arrival {
         peer,
-        transport: Transport::WebSocket,
+        transport: if ends.is_tls {
+            Transport::WebSocketTls
+        } else {
+            Transport::WebSocket
+        },
         subprotocol: choice.subprotocol,
         deflate,
         on_loopback: ends.on_loopback,
-        peer_certificate_user: None,
+        certificate_user: ends.certificate_user.clone(),
         token: token_of_request(request.headers(), request.uri().query()),
     };
     let net = Arc::clone(net);
@@ -174,7 +161,7 @@ fn upgrade(
                 return;
             }
         };
-        match upgraded.downcast::<TokioIo<TcpStream>>() {
+        match upgraded.downcast::<TokioIo<Socket>>() {
             Ok(parts) => {
                 let socket = parts.io.into_inner();
                 let early = BytesMut::from(&parts.read_buf[..]);
@@ -216,7 +203,7 @@ impl Agreed {
     }
 }
 
-fn agree(live: &Live, request: &Request<Incoming>, ends: Ends) -> Result<Agreed, HttpRefusal> {
+fn agree(live: &Live, request: &Request<Incoming>, ends: &Ends) -> Result<Agreed, HttpRefusal> {
     let headers = request.headers();
     let pairs = headers
         .iter()
@@ -227,6 +214,10 @@ fn agree(live: &Live, request: &Request<Incoming>, ends: Ends) -> Result<Agreed,
     // On a loopback address a name proves nothing: whoever owns one can point it here, and a page
     // of that name would be of the same site (DNS rebinding).
     let host = host.filter(|host| !ends.is_local || is_address(host));
+    // A page that came without TLS may be anybody's, and must not use a certificate that the
+    // browser shows by itself.
+    let origin = headers.get(header::ORIGIN).map(HeaderValue::as_bytes);
+    let host = host.filter(|_| !ends.is_tls || !origin.is_some_and(is_plain));
     negotiation::check_origin(
         values(headers, &header::ORIGIN),
         host,
@@ -250,6 +241,12 @@ fn agree(live: &Live, request: &Request<Incoming>, ends: Ends) -> Result<Agreed,
         choice,
         deflate,
     })
+}
+
+/// Whether a page came without TLS.
+fn is_plain(origin: &[u8]) -> bool {
+    let scheme = origin.trim_ascii_start().get(..5);
+    scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"http:"))
 }
 
 /// Whether a `Host` is an IP address or `localhost`.

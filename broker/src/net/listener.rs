@@ -7,11 +7,14 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use protocols::connection::Protocol;
-use socket2::{Domain, Protocol as Ip, Socket, Type};
+use socket2::{Domain, Protocol as Ip, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-use super::{Arrival, Net, http};
+use super::admission::Permit;
+use super::socket::Socket;
+use super::tls::{self, Alpn};
+use super::{Arrival, Ends, Net, http};
 use crate::telemetry::Transport;
 
 /// Pause after an accept that failed for want of file descriptors or memory.
@@ -26,18 +29,35 @@ pub enum Service {
     Http,
 }
 
+impl Service {
+    /// What is agreed on in a TLS handshake.
+    pub(super) fn alpn(self) -> Alpn {
+        match self {
+            Self::Raw(protocol) => Alpn::of(protocol.name()),
+            Self::Http => Alpn::Http,
+        }
+    }
+}
+
 /// A bound socket that accepts connections once it runs.
 pub struct Listener {
     socket: TcpListener,
     service: Service,
     /// Whether only this machine reaches it.
     on_loopback: bool,
+    is_tls: bool,
 }
 
 impl Listener {
     /// Binds an address. Port 0 lets the system choose.
-    pub fn bind(address: SocketAddr, backlog: i32, service: Service) -> io::Result<Self> {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Ip::TCP))?;
+    pub fn bind(
+        address: SocketAddr,
+        backlog: i32,
+        service: Service,
+        is_tls: bool,
+    ) -> io::Result<Self> {
+        let socket =
+            socket2::Socket::new(Domain::for_address(address), Type::STREAM, Some(Ip::TCP))?;
         socket.set_reuse_address(true)?;
         if address.is_ipv6() {
             socket.set_only_v6(false)?;
@@ -49,6 +69,7 @@ impl Listener {
             socket: TcpListener::from_std(socket.into())?,
             service,
             on_loopback: address.ip().to_canonical().is_loopback(),
+            is_tls,
         })
     }
 
@@ -91,28 +112,52 @@ impl Listener {
                 return;
             }
         };
+        let (ip, now) = (peer.ip(), net.clock.now());
+        if let Err(kept_out) = net.hub.guard.connect_from(ip, now) {
+            tracing::debug!(%peer, reason = kept_out.as_str(), "refused");
+            net.hub.metrics.connection_refused(kept_out.as_str());
+            return;
+        }
         // Frames are gathered by us; waiting for more in the kernel would only delay them.
         if let Err(error) = socket.set_nodelay(true) {
             tracing::debug!(%peer, %error, "the connection was gone before it began");
             return;
         }
-        let net = Arc::clone(net);
-        match self.service {
-            Service::Raw(protocol) => {
-                let arrival = Arrival {
-                    peer,
-                    transport: Transport::Tcp,
-                    subprotocol: None,
-                    deflate: None,
-                    on_loopback: self.on_loopback,
-                    peer_certificate_user: None,
-                    token: None,
-                };
-                tokio::spawn(net.serve(socket, protocol, arrival, BytesMut::new(), permit));
-            }
-            Service::Http => {
-                tokio::spawn(http::serve(net, socket, peer, self.on_loopback, permit));
-            }
+        let (net, service) = (Arc::clone(net), self.service);
+        let local = socket.local_addr();
+        let ends = Ends {
+            peer,
+            is_local: local.is_ok_and(|local| local.ip().is_loopback()),
+            on_loopback: self.on_loopback,
+            is_tls: self.is_tls,
+            certificate_user: None,
+        };
+        if self.is_tls {
+            tokio::spawn(tls::accept(net, socket, ends, service, permit));
+            return;
         }
+        begin(net, Socket::Plain(socket), ends, service, permit);
     }
+}
+
+/// Begins what is spoken behind a listener, in a task of its own.
+pub(super) fn begin(net: Arc<Net>, socket: Socket, ends: Ends, service: Service, permit: Permit) {
+    let Service::Raw(protocol) = service else {
+        tokio::spawn(http::serve(net, socket, ends, permit));
+        return;
+    };
+    let arrival = Arrival {
+        peer: ends.peer,
+        transport: if ends.is_tls {
+            Transport::Tls
+        } else {
+            Transport::Tcp
+        },
+        subprotocol: None,
+        deflate: None,
+        on_loopback: ends.on_loopback,
+        certificate_user: ends.certificate_user,
+        token: None,
+    };
+    tokio::spawn(net.serve(socket, protocol, arrival, BytesMut::new(), permit));
 }

@@ -175,6 +175,9 @@ impl Step<'_> {
         let identity = match answer {
             Ok(identity) => identity,
             Err(refusal) => {
+                if let (RefusalCode::BadCredentials, Some(ip)) = (refusal.code, link.peer) {
+                    hub.guard.failed_login(ip, self.batch.now);
+                }
                 hub.refuse(*link, &refusal, self.batch);
                 self.net.admission.end_login(home.number());
                 return;

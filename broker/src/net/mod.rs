@@ -3,6 +3,8 @@
 //! - [`listener`]: accepts sockets within the limits and begins a connection on each.
 //! - [`http`]: the HTTP port; upgrades to WebSocket hand the raw socket to a driver.
 //! - [`driver`]: the task of one connection; [`execute`] carries out what its client asks.
+//! - [`tls`]: certificates and handshakes; [`socket`]: TCP or TLS, for those behind it.
+//! - [`throttle`]: how fast one client may send.
 //! - [`timers`]: one timer wheel for all of them.
 
 mod admission;
@@ -13,13 +15,15 @@ mod execute;
 mod http;
 mod listener;
 mod login;
+mod socket;
+mod throttle;
 mod timers;
+mod tls;
 
 use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -34,13 +38,16 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use admission::{Admission, AdmissionLimits, Permit};
 pub use listener::{Listener, Service};
+pub use throttle::Throttling;
 pub use timers::{TICK, Timers};
+pub use tls::{ClientAuth, Tls, TlsSettings};
+pub(crate) use tls::{reload as reload_tls, watch as watch_tls};
 
 use crate::auth::{Authenticator, Door, Revocation, Revoked, Subject};
 use crate::clock::Clock;
 use crate::hub::Hub;
 use crate::session::{Batch, Link};
-use crate::telemetry::{Transport, Untrusted};
+use crate::telemetry::{Counter, Transport, Untrusted};
 use driver::{Driver, WebSocket};
 
 /// What all connections share.
@@ -57,7 +64,8 @@ pub struct Net {
     pub auth: ArcSwap<Authenticator>,
     /// What may change while the broker runs.
     pub live: ArcSwap<Live>,
-    numbers: AtomicU64,
+    /// Certificates.
+    pub tls: Tls,
     /// Random part of connection identifiers, so that they differ between runs.
     run: u64,
 }
@@ -81,6 +89,23 @@ pub struct Live {
     pub http_head_bytes: usize,
     /// Headers of an HTTP request.
     pub http_headers: usize,
+    /// How fast one client may send.
+    pub throttling: Throttling,
+}
+
+/// The two ends of a connection.
+#[derive(Clone, Debug)]
+pub(crate) struct Ends {
+    /// The client's address.
+    pub(crate) peer: SocketAddr,
+    /// Whether only this machine can have sent it.
+    pub(crate) is_local: bool,
+    /// Whether it came to a listener that only this machine reaches.
+    pub(crate) on_loopback: bool,
+    /// Whether TLS lies between.
+    pub(crate) is_tls: bool,
+    /// The name in the client's certificate, which was verified.
+    pub(crate) certificate_user: Option<ByteString>,
 }
 
 /// How a client came in.
@@ -96,8 +121,9 @@ pub struct Arrival {
     pub deflate: Option<Deflate>,
     /// Whether its listener is one that only this machine reaches.
     pub on_loopback: bool,
-    /// The user that a client certificate names, if a valid one was shown.
-    pub peer_certificate_user: Option<ByteString>,
+    /// The user that the client's certificate names. The certificate was verified in the TLS
+    /// handshake.
+    pub certificate_user: Option<ByteString>,
     /// A token that came with the upgrade to WebSocket.
     pub token: Option<Secret>,
 }
@@ -113,7 +139,7 @@ impl Net {
             admission,
             auth: ArcSwap::new(auth),
             live: ArcSwap::from_pointee(live),
-            numbers: AtomicU64::new(1),
+            tls: Tls::default(),
             run: RandomState::default().build_hasher().finish(),
         }
     }
@@ -151,6 +177,21 @@ impl Net {
         Ok(revoked)
     }
 
+    /// Sets the gauges of what is counted here; to be called from time to time.
+    pub fn gauge(&self) {
+        let metrics = &self.hub.metrics.protection;
+        let (connections, bytes) = self.admission.half_open();
+        metrics.half_open.set(connections);
+        metrics.unauthenticated_bytes.set(bytes);
+        metrics.dismissed.set(as_gauge(&self.admission.dismissed));
+        let guard = &self.hub.guard;
+        metrics.bans.set(guard.bans.len(self.clock.now()));
+        metrics.flapping.set(as_gauge(&guard.counts.flapping));
+        metrics
+            .failed_logins
+            .set(as_gauge(&guard.counts.failed_logins));
+    }
+
     /// Speaks a protocol on a socket until the connection is over.
     pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         self: Arc<Self>,
@@ -160,7 +201,7 @@ impl Net {
         early: BytesMut,
         permit: Permit,
     ) {
-        let number = self.numbers.fetch_add(1, Ordering::Relaxed);
+        let number = permit.number();
         let metrics = self.hub.metrics.protocol(protocol.name());
         metrics.opened.inc();
         metrics.connections(arrival.transport).inc();
@@ -172,7 +213,7 @@ impl Net {
         let door = Door {
             peer,
             on_loopback: arrival.on_loopback,
-            certificate_user: arrival.peer_certificate_user,
+            certificate_user: arrival.certificate_user,
             token: arrival.token,
         };
         let ended = Driver::new(socket, Arc::clone(&self), live, link, web_socket, early)
@@ -227,7 +268,7 @@ impl Net {
             WebSocket::new(config)
         });
         let way_back = Arc::new(Mutex::new(None));
-        let link = Link::new(
+        let mut link = Link::new(
             number,
             connection_id,
             self.hub.metrics.protocol(protocol.name()),
@@ -235,6 +276,11 @@ impl Net {
             outbox,
             way_back,
         );
+        link.peer = Some(arrival.peer.ip());
         (link, web_socket)
     }
+}
+
+fn as_gauge(counter: &Counter) -> usize {
+    usize::try_from(counter.value()).unwrap_or(usize::MAX)
 }

@@ -194,6 +194,11 @@ impl Batch {
         self.received[qos as usize] += 1;
     }
 
+    /// Messages that the client has published in this batch.
+    pub fn received(&self) -> u64 {
+        self.received.iter().sum()
+    }
+
     /// Adds up what the batch's client published, if anything.
     pub fn settle_received(&mut self, protocol: &ProtocolMetrics) {
         for (level, count) in LEVELS.into_iter().zip(&mut self.received) {

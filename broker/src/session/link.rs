@@ -1,5 +1,6 @@
 //! A client's connection as its session sees it.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::task::Waker;
 
@@ -9,6 +10,7 @@ use protocols::connection::{Cause, CloseReason, Connection};
 use protocols::model::Timestamp;
 use protocols::{Command, Outbox, Output};
 
+use crate::guard::Place;
 use crate::store::Seq;
 use crate::telemetry::ProtocolMetrics;
 
@@ -47,6 +49,10 @@ pub struct Link {
     pub due: Timestamp,
     /// Where the session puts the link when it lets go.
     pub way_back: WayBack,
+    /// The client's address, if it has one.
+    pub peer: Option<IpAddr>,
+    /// Its place among the connections of its user.
+    pub place: Option<Place>,
 }
 
 /// The place where a connection's task finds its [`Link`] again.
@@ -85,6 +91,8 @@ impl Link {
             patience: PATIENCE,
             due: Self::NEVER,
             way_back,
+            peer: None,
+            place: None,
         }
     }
 

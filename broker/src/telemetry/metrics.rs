@@ -13,7 +13,7 @@ use protocols::Reply;
 use protocols::connection::{Cause, RefusalCode};
 use protocols::model::QoS;
 
-use super::{Counter, Gauge};
+use super::{Counter, Gauge, ProtectionMetrics, TlsMetrics};
 use crate::store::JournalStats;
 
 /// Everything that is counted; one for the whole process.
@@ -37,6 +37,10 @@ pub struct Metrics {
     pub connections_delayed: Counter,
     /// Times that a publisher was not read from because a receiver lagged behind.
     pub publisher_pauses: Counter,
+    /// TLS.
+    pub tls: TlsMetrics,
+    /// Who is kept out or slowed down.
+    pub protection: ProtectionMetrics,
     protocols: Vec<Arc<ProtocolMetrics>>,
     dropped: [Counter; Drop::ALL.len()],
     closed: Family<2>,
@@ -210,6 +214,8 @@ impl Metrics {
             route_cache_topics: Gauge::default(),
             connections_delayed: Counter::default(),
             publisher_pauses: Counter::default(),
+            tls: TlsMetrics::default(),
+            protection: ProtectionMetrics::default(),
             protocols: names
                 .map(|name| Arc::new(ProtocolMetrics::new(name)))
                 .collect(),
@@ -330,6 +336,8 @@ impl Metrics {
         self.render_protocols(&mut text);
         self.render_state(&mut text);
         self.render_families(&mut text);
+        self.tls.render(&mut text);
+        self.protection.render(&mut text);
         super::store::render(&mut text, store);
         text.0
     }

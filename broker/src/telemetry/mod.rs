@@ -7,10 +7,12 @@
 mod counter;
 mod log;
 mod metrics;
+mod protection;
 mod store;
 mod untrusted;
 
 pub use counter::{Counter, Gauge};
 pub use log::{LogHandle, init};
 pub use metrics::{Drop, Metrics, ProtocolMetrics, Transport};
+pub use protection::{ProtectionMetrics, TlsMetrics};
 pub use untrusted::Untrusted;

@@ -15,6 +15,8 @@ from .waiting import until
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 LOOPBACK = "127.0.0.1"
+TLS = ("mqtts", "stomps", "https")
+"""Listeners that are only there when a test asks for them."""
 QUICK_STOP = {"limits__drain_grace": "1s"}
 """Settings of every broker here: most tests leave connections open when they end."""
 
@@ -40,6 +42,9 @@ class Broker:
     mqtt: int | None = None
     stomp: int | None = None
     http: int | None = None
+    mqtts: int | None = None
+    stomps: int | None = None
+    https: int | None = None
     is_polycast: bool = True
     mqtt_over_ws: int | None = None
     stopped: bool = field(default=False)
@@ -123,6 +128,7 @@ def start(folder: pathlib.Path, *arguments: str, data: pathlib.Path | None = Non
         )
     broker = Broker(process, log)
     wanted = [name for name in ("mqtt", "stomp", "http") if _is_on(arguments, name)]
+    wanted += [name for name in TLS if f"--{name}" in arguments]
     until(lambda: _read_ports(broker, wanted), "the broker says where it listens", 30)
     broker.mqtt_over_ws = broker.http
     return broker

@@ -59,6 +59,8 @@ pub(super) struct Login {
 pub(super) struct Trust {
     /// Certificates to trust instead of the system's, in PEM.
     pub(super) ca_file: Option<PathBuf>,
+    /// The certificate to show and its key, in PEM.
+    pub(super) identity: Option<(PathBuf, PathBuf)>,
     /// Whether to trust anyone.
     pub(super) insecure: bool,
 }

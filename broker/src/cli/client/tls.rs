@@ -4,11 +4,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
+use rustls::client::WantsClientCert;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{ClientConfig, ConfigBuilder, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -37,16 +38,32 @@ fn config(trust: &Trust) -> Result<ClientConfig> {
         .context("TLS is not available")?;
     if trust.insecure {
         let anyone = Arc::new(Anyone(provider));
-        return Ok(builder
-            .dangerous()
-            .with_custom_certificate_verifier(anyone)
-            .with_no_client_auth());
+        let builder = builder.dangerous().with_custom_certificate_verifier(anyone);
+        return with_identity(builder, trust);
     }
     let roots = match &trust.ca_file {
         Some(file) => from_file(file)?,
         None => from_system()?,
     };
-    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+    with_identity(builder.with_root_certificates(roots), trust)
+}
+
+/// Adds the certificate that is shown, if there is one.
+fn with_identity(
+    builder: ConfigBuilder<ClientConfig, WantsClientCert>,
+    trust: &Trust,
+) -> Result<ClientConfig> {
+    let Some((certificate, key)) = &trust.identity else {
+        return Ok(builder.with_no_client_auth());
+    };
+    let named = || format!("{} (--cert)", certificate.display());
+    let chain = CertificateDer::pem_file_iter(certificate).with_context(named)?;
+    let chain = chain.collect::<Result<Vec<_>, _>>().with_context(named)?;
+    let key =
+        PrivateKeyDer::from_pem_file(key).with_context(|| format!("{} (--key)", key.display()))?;
+    builder
+        .with_client_auth_cert(chain, key)
+        .with_context(named)
 }
 
 fn from_file(file: &Path) -> Result<RootCertStore> {

@@ -17,7 +17,7 @@ use super::dialect::{Event, Publish, Speaker, asking, plain};
 use super::framing::{self, Received};
 use crate::clock::Clock;
 use crate::hub::{Hub, HubBounds};
-use crate::net::{Admission, AdmissionLimits, Arrival, Live, Net};
+use crate::net::{Admission, AdmissionLimits, Arrival, Live, Net, Throttling};
 use crate::router::{CacheLimits, Retained, RetainedLimits, Router};
 use crate::session::{Bounds, GroupBounds};
 use crate::store::Store;
@@ -73,6 +73,7 @@ impl World {
             per_sec: 100,
             burst: 100,
             half_open: 100,
+            half_open_bytes: 1 << 20,
         });
         let net = Net::new(hub, Clock::pretended(), admission, live());
         Self {
@@ -94,7 +95,7 @@ impl World {
             subprotocol: subprotocol.filter(|_| speaker.is_web_socket()),
             deflate: None,
             on_loopback: true,
-            peer_certificate_user: None,
+            certificate_user: None,
             token: self.token.lock().clone(),
         };
         let net = Arc::clone(&self.net);
@@ -161,6 +162,15 @@ impl World {
         assert_eq!(self.net.hub.session_count(), 0, "sessions");
         assert!(self.net.timers.is_empty(), "timers");
         assert_eq!(self.count("subscriptions"), 0, "subscriptions");
+        for protocol in protocols::registry::PROTOCOLS {
+            let metrics = self.net.hub.metrics.protocol(protocol.name());
+            // Each connection holds them; one is here and one in the list.
+            assert_eq!(
+                Arc::strong_count(&metrics),
+                2,
+                "connections that are not let go"
+            );
+        }
     }
 }
 
@@ -356,6 +366,7 @@ fn live() -> Live {
         outbox_bytes: OUTBOX_BYTES,
         http_head_bytes: 8192,
         http_headers: 100,
+        throttling: Throttling::default(),
     }
 }
 
