@@ -53,6 +53,7 @@ pub async fn run(config: Config, reload: Reload, log: LogHandle) -> anyhow::Resu
         net.hub.metrics.tls.set_expiry(net.tls.expires_at());
         tokio::spawn(net::watch_tls(Arc::clone(&net), clock));
     }
+    net.api.configure(&config.api).map_err(anyhow::Error::msg)?;
     let (stop, stopped) = watch::channel(false);
     let mut tasks = Vec::new();
     let mut first = None;
@@ -127,6 +128,10 @@ impl Server {
             }
         };
         let (config, changes) = self.config.reload(&loaded);
+        if let Err(problem) = self.net.api.configure(&config.api) {
+            tracing::error!("the configuration was not reloaded: {problem}");
+            return;
+        }
         let running = self.net.auth.load_full();
         let auth = Authenticator::new(
             &config,

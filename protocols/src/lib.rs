@@ -17,6 +17,7 @@ pub mod mqtt;
 pub mod negotiation;
 pub mod outbox;
 pub mod registry;
+pub mod sse;
 pub mod stomp;
 pub mod websocket;
 

@@ -169,7 +169,7 @@ fn ids_are_strings_or_numbers() {
 #[test]
 fn unknown_types_are_named_and_cut_short() {
     let known = "known are connect, subscribe, unsubscribe, publish, ack, nack, join, leave, \
-                 broadcast, ping, pong, disconnect";
+                 broadcast, ping, pong, refresh, disconnect";
     for kind in ["message", "connected", "Ping", ""] {
         let expected = error(
             "unknownType",

@@ -131,7 +131,7 @@ fn a_refused_login_is_an_error() {
         "ERROR\nmessage:Bad credentials\ncontent-type:text/plain\ncontent-length:31\n\n\
          unknown user or wrong passcode\n^@"
     );
-    assert_eq!(peer.close.unwrap().cause, Cause::Refused);
+    assert_eq!(peer.close.unwrap().cause, Cause::Unauthorized);
 }
 
 #[test]

@@ -18,6 +18,8 @@ pub enum Method {
     Certificate,
     /// The answer of an HTTP service.
     Callback,
+    /// A key of the HTTP API, shown or signed with.
+    ApiKey,
 }
 
 impl Method {
@@ -29,6 +31,7 @@ impl Method {
             Self::Token => "token",
             Self::Certificate => "certificate",
             Self::Callback => "callback",
+            Self::ApiKey => "api_key",
         }
     }
 }

@@ -6,6 +6,7 @@
 //! mistakes at once, each with its place. Called by `cli` at the start and again at SIGHUP.
 
 mod access;
+mod api;
 mod auth;
 mod limits;
 mod load;
@@ -20,6 +21,7 @@ mod values;
 use std::path::PathBuf;
 
 pub use access::{Access, AccessRules};
+pub use api::{Api, KeyEntry, Permissions, Source};
 pub use auth::{Auth, AuthMethod, Unavailable};
 pub use limits::{Limits, Mqtt, Store};
 pub use load::{Flag, Sources};
@@ -47,6 +49,8 @@ pub struct Config {
     pub stomp: Stomp,
     /// HTTP and WebSocket.
     pub http: Http,
+    /// The HTTP API.
+    pub api: Api,
     /// What a WebSocket may do.
     pub websocket: WebSocket,
     /// What encrypted listeners show and ask for.
@@ -74,6 +78,7 @@ impl Default for Config {
             mqtt: Mqtt::default(),
             stomp: Stomp::default(),
             http: Http::default(),
+            api: Api::default(),
             websocket: WebSocket::default(),
             tls: Tls::default(),
             store: Store::default(),
@@ -204,6 +209,7 @@ impl Section for Config {
         self.mqtt.visit(visitor);
         self.stomp.visit(visitor);
         self.http.visit(visitor);
+        self.api.visit(visitor);
         self.websocket.visit(visitor);
         self.tls.visit(visitor);
         self.store.visit(visitor);
@@ -220,6 +226,7 @@ impl Section for Config {
         self.mqtt.keep_restart(&running.mqtt);
         self.stomp.keep_restart(&running.stomp);
         self.http.keep_restart(&running.http);
+        self.api.keep_restart(&running.api);
         self.websocket.keep_restart(&running.websocket);
         self.tls.keep_restart(&running.tls);
         self.store.keep_restart(&running.store);

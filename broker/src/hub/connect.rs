@@ -149,6 +149,7 @@ impl Hub {
         expiry_secs: Option<u32>,
         batch: &mut Batch,
     ) {
+        self.connections.remove(&link);
         let will = {
             // The client may come back at this moment: it finds the session left, or not yet.
             let _login = self.logins[stripe(&session.client_id)].lock();
@@ -202,6 +203,7 @@ impl Hub {
         }
         self.sessions
             .remove_if(&session.client_id, |_, held| Arc::ptr_eq(held, session));
+        self.by_age.lock().remove(&session.number);
         self.give_back(session, entries, batch);
         if session.is_stored() {
             let number = session.number;
@@ -312,6 +314,9 @@ impl Hub {
             store.map(Arc::clone),
         ));
         self.sessions.insert(client_id, Arc::clone(&session));
+        self.by_age
+            .lock()
+            .insert(session.number, Arc::clone(&session));
         session
     }
 
@@ -320,7 +325,7 @@ impl Hub {
         session: &Arc<Session>,
         connect: Connect,
         connected: Connected,
-        link: Link,
+        mut link: Link,
         commands: &mut Vec<Command>,
         batch: &mut Batch,
     ) {
@@ -330,6 +335,8 @@ impl Hub {
             state.overlap = connect.overlap;
             state.will = connect.will;
             state.set_window(connect.in_flight, session.is_stored());
+            link.origin.protocol = connect.protocol;
+            self.connections.insert(link.id, Arc::clone(session));
             state.attach(link);
             state.record(session, batch, Urgency::Now);
             let seq = self.seal(batch);

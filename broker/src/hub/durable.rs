@@ -160,6 +160,9 @@ impl Hub {
         }
         self.sessions
             .insert(session.client_id.clone(), Arc::clone(&session));
+        self.by_age
+            .lock()
+            .insert(session.number, Arc::clone(&session));
         let mut state = session.lock();
         let was_connected = recovered.record.connected;
         let maybe_sent = was_connected && recovered.record.ends_at.is_none();

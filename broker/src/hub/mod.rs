@@ -9,6 +9,7 @@ mod banned;
 mod connect;
 mod durable;
 mod idempotency;
+mod outside;
 mod publish;
 mod revoke;
 mod subscribe;
@@ -33,6 +34,7 @@ use crate::session::{Batch, Bounds, Entry, Group, GroupBounds, GroupName, Plan, 
 use crate::store::{Store, Urgency};
 use crate::telemetry::{Drop as DropReason, Metrics};
 use idempotency::Window;
+pub use outside::{Page, PublishedRetained};
 
 /// Number of locks that names are spread over; what has one name shares one lock.
 const LOCKS: usize = 64;
@@ -76,6 +78,10 @@ pub struct Hub {
     /// Itself, for what is read from the disk and comes back later.
     me: Weak<Hub>,
     sessions: DashMap<ByteString, Arc<Session>>,
+    /// The same by age, to be gone through a part at a time.
+    by_age: Mutex<BTreeMap<u64, Arc<Session>>>,
+    /// The session that a connection belongs to, by the connection's number.
+    connections: DashMap<u64, Arc<Session>>,
     groups: Mutex<Groups>,
     /// Bytes that wait in all groups.
     backlog_bytes: Arc<AtomicUsize>,
@@ -120,6 +126,8 @@ impl Hub {
             router,
             retained,
             sessions: DashMap::new(),
+            by_age: Mutex::default(),
+            connections: DashMap::new(),
             groups: Mutex::default(),
             backlog_bytes: Arc::default(),
             deadlines: Mutex::default(),

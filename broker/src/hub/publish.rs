@@ -84,7 +84,7 @@ impl Hub {
         found
     }
 
-    fn remember(&self, key: ByteString, answer: u32, batch: &mut Batch) {
+    pub(super) fn remember(&self, key: ByteString, answer: u32, batch: &mut Batch) {
         let mut window = self.idempotency.lock();
         window.remember(key.clone(), answer, batch.now);
         if self.store.is_some() {
@@ -101,7 +101,7 @@ impl Hub {
     }
 
     /// Gives a message to all whom it concerns; what it changes is not handed to the store yet.
-    fn deliver(&self, message: Message, batch: &mut Batch) -> Result<u32, Refusal> {
+    pub(super) fn deliver(&self, message: Message, batch: &mut Batch) -> Result<u32, Refusal> {
         let message = Arc::new(message);
         let to_queue = message.topic.as_str().starts_with(topics::QUEUE);
         // Consumers of a queue get no retained messages, so there is no use in keeping one.

@@ -24,6 +24,7 @@ use crate::telemetry::Metrics;
 
 mod access;
 mod durable;
+mod outside;
 mod owner;
 
 /// A payload that no client takes.

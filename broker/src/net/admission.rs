@@ -163,12 +163,17 @@ impl Admission {
         checked.map_err(|until| until.wait_time_from(DefaultClock::default().now()))
     }
 
+    /// A number for a connection, which no other of this process has; later ones are greater.
+    pub(super) fn number(&self) -> u64 {
+        self.counts.numbers.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
     /// A place for a connection from that address.
     pub fn admit(&self, ip: IpAddr) -> Result<Permit, Full> {
         let limits = self.settings.load().limits;
         let before = self.counts.all.fetch_add(1, Ordering::AcqRel);
         let mut permit = Permit {
-            number: self.counts.numbers.fetch_add(1, Ordering::Relaxed) + 1,
+            number: self.number(),
             counts: Arc::clone(&self.counts),
             ip: None,
         };

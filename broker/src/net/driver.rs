@@ -440,6 +440,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         while self.closing.is_none() {
             let now = batch.now;
             let taken = self.home.with(|link| {
+                link.origin.active_at = now;
                 // The session may have let it go since: what comes now is not for it any more.
                 link.end.is_none().then(|| {
                     link.drive(&mut commands, |connection, out| {

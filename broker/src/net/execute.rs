@@ -5,12 +5,15 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use bytes::Bytes;
-use protocols::connection::{Cause, CloseReason, Position, Refusal, RefusalCode, Settle, Token};
+use protocols::connection::{
+    Cause, CloseReason, Connect, Position, Refusal, RefusalCode, Settle, Token,
+};
 use protocols::{Command, Reply};
 use smallvec::SmallVec;
 
 use super::Net;
 use super::login::{self, Gate};
+use crate::auth::Identity;
 use crate::hub::Hub;
 use crate::session::{Batch, Link, PATIENCE, Session, WayBack};
 use crate::store::Seq;
@@ -82,6 +85,20 @@ impl Home {
     /// The link, to be given to a session; `None` if the connection is over.
     pub(super) fn take_link(&self) -> Option<Box<Link>> {
         self.slot.lock().take_if(|link| link.end.is_none())
+    }
+
+    /// Lets the client in, for a connection whose login is none of the protocol's.
+    pub(super) fn let_in(
+        &mut self,
+        hub: &Hub,
+        (connect, identity): (Connect, Identity),
+        batch: &mut Batch,
+    ) -> Result<Arc<Session>, Refusal> {
+        let link = self.slot.lock().take();
+        let link = link.expect("nobody else takes the link before the login");
+        let session = hub.connect(connect, identity, *link, &mut Vec::new(), batch)?;
+        self.session = Some(Arc::clone(&session));
+        Ok(session)
     }
 
     /// The link's number and slot, for those who watch over logins.

@@ -4,12 +4,16 @@
 //! the raw socket goes to a [`super::driver`] of its own: hyper is gone from it.
 
 use std::convert::Infallible;
+use std::future::Future;
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use super::admission::Permit;
 use super::socket::Socket;
+use super::stream::Pulse;
 use super::{Arrival, Ends, Live, Net};
 use crate::auth::token_of_request;
 use crate::telemetry::Transport;
@@ -19,11 +23,12 @@ use http::uri::Authority;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
+use hyper::server::conn::http1::{self, UpgradeableConnection};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use protocols::connection::Protocol;
+use protocols::model::Timestamp;
 use protocols::negotiation::{self, Choice, HttpRefusal};
 use protocols::registry::PROTOCOLS;
 use protocols::websocket::deflate::Deflate;
@@ -39,28 +44,77 @@ pub(super) async fn serve(net: Arc<Net>, socket: Socket, ends: Ends, permit: Per
     let dismissed = net.admission.begin_handshake(number);
     // Moves to the WebSocket if there is an upgrade, so that the place stays taken.
     let place = Arc::new(Mutex::new(Some(permit)));
-    let service = service_fn(|request| {
+    let pulse = Arc::new(Pulse::default());
+    let service = service_fn(|request: Request<Incoming>| {
         // Whoever has sent a whole request is no half-open connection any more.
         net.admission.end_login(number);
-        let response = answer(&net, request, &ends, &place);
-        async move { Ok::<_, Infallible>(response) }
+        let (net, place, pulse) = (Arc::clone(&net), Arc::clone(&place), Arc::clone(&pulse));
+        let ends = ends.clone();
+        async move {
+            if crate::http::serves(&request) {
+                return Ok::<_, Infallible>(crate::http::answer(&net, request, ends, &pulse).await);
+            }
+            let answered = answer(&net, request, &ends, &place);
+            Ok(answered.map(|body| crate::http::Body::Full(body.into_inner())))
+        }
     });
     let live = net.live.load_full();
-    let serving = http1::Builder::new()
+    let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(Duration::from_millis(live.limits.login_ms.into()))
         .max_buf_size(live.http_head_bytes)
         .max_headers(live.http_headers)
         .serve_connection(TokioIo::new(socket), service)
         .with_upgrades();
+    let wind_up =
+        |connection: Pin<&mut UpgradeableConnection<_, _>>| connection.graceful_shutdown();
     let served = tokio::select! {
         () = dismissed.notified() => return net.hub.metrics.connection_refused("http"),
-        served = serving => served,
+        served = watch(&net, connection, wind_up, &pulse) => served,
     };
     if let Err(error) = served {
         net.hub.metrics.connection_refused("http");
         tracing::debug!(%peer, %error, "an HTTP connection failed");
     }
+}
+
+/// Drives the connection until it is over, its stream of events is not read any more, or the broker
+/// stops and it has nothing to do.
+async fn watch<C: Future<Output = hyper::Result<()>>>(
+    net: &Net,
+    connection: C,
+    wind_up: impl Fn(Pin<&mut C>),
+    pulse: &Pulse,
+) -> hyper::Result<()> {
+    let mut connection = std::pin::pin!(connection);
+    let mut stopping = std::pin::pin!(net.api.stopping.notified());
+    let mut told = false;
+    // At most one look ahead is armed; one that comes too early is followed by another.
+    let mut looks_at: Option<Timestamp> = None;
+    std::future::poll_fn(|cx| {
+        if !told && stopping.as_mut().poll(cx).is_ready() {
+            told = true;
+            wind_up(connection.as_mut());
+        }
+        if let Poll::Ready(served) = connection.as_mut().poll(cx) {
+            return Poll::Ready(served);
+        }
+        let Some(since) = pulse.waits_since() else {
+            return Poll::Pending;
+        };
+        let (now, stall) = (net.clock.now(), net.live.load().stall);
+        if since + stall <= now {
+            net.hub.metrics.connection_refused("http");
+            tracing::debug!("a stream of events was not read any more");
+            return Poll::Ready(Ok(()));
+        }
+        if looks_at.is_none_or(|at| at <= now) {
+            looks_at = Some(since + stall);
+            net.timers.arm(since + stall, cx.waker());
+        }
+        Poll::Pending
+    })
+    .await
 }
 
 fn answer(
@@ -250,7 +304,7 @@ fn is_plain(origin: &[u8]) -> bool {
 }
 
 /// Whether a `Host` is an IP address or `localhost`.
-fn is_address(host: &[u8]) -> bool {
+pub(crate) fn is_address(host: &[u8]) -> bool {
     let Ok(authority) = Authority::try_from(host) else {
         return false;
     };
@@ -315,10 +369,10 @@ fn health(net: &Net) -> Response<Full<Bytes>> {
     body(status, JSON, format!("{text}\n"))
 }
 
-fn metrics(net: &Net) -> String {
+pub(crate) fn metrics(net: &Net) -> String {
     net.hub.gauge();
     let store = net.hub.store().and_then(|store| store.stats());
-    net.hub.metrics.render_with(store.as_ref())
+    net.hub.metrics.render_with(store.as_ref()) + &net.api.metrics()
 }
 
 /// An error as `application/problem+json` (RFC 9457).

@@ -299,6 +299,6 @@ impl Step<'_> {
 }
 
 /// When a connection has to look at its credentials first: to warn, or to end.
-fn first_due(warning: Option<Timestamp>, identity: &Identity) -> Timestamp {
+pub(super) fn first_due(warning: Option<Timestamp>, identity: &Identity) -> Timestamp {
     warning.or(identity.expires_at).unwrap_or(Link::NEVER)
 }

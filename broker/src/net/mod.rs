@@ -16,6 +16,7 @@ mod http;
 mod listener;
 mod login;
 mod socket;
+mod stream;
 mod throttle;
 mod timers;
 mod tls;
@@ -37,7 +38,10 @@ use protocols::{Limits, Outbox};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use admission::{Admission, AdmissionLimits, Permit};
+pub(crate) use http::{is_address, metrics};
 pub use listener::{Listener, Service};
+pub use stream::EventBody;
+pub(crate) use stream::Pulse;
 pub use throttle::Throttling;
 pub use timers::{TICK, Timers};
 pub use tls::{ClientAuth, Tls, TlsSettings};
@@ -45,8 +49,9 @@ pub(crate) use tls::{reload as reload_tls, watch as watch_tls};
 
 use crate::auth::{Authenticator, Door, Revocation, Revoked, Subject};
 use crate::clock::Clock;
+use crate::http::Api;
 use crate::hub::Hub;
-use crate::session::{Batch, Link};
+use crate::session::{Batch, Link, Origin};
 use crate::telemetry::{Counter, Transport, Untrusted};
 use driver::{Driver, WebSocket};
 
@@ -66,6 +71,8 @@ pub struct Net {
     pub live: ArcSwap<Live>,
     /// Certificates.
     pub tls: Tls,
+    /// The HTTP API.
+    pub api: Api,
     /// Random part of connection identifiers, so that they differ between runs.
     run: u64,
 }
@@ -140,6 +147,7 @@ impl Net {
             auth: ArcSwap::new(auth),
             live: ArcSwap::from_pointee(live),
             tls: Tls::default(),
+            api: Api::default(),
             run: RandomState::default().build_hasher().finish(),
         }
     }
@@ -151,6 +159,7 @@ impl Net {
         self.hub.stop(reason, &mut batch);
         batch.finish(&self.hub.metrics);
         self.admission.dismiss_half_open(reason);
+        self.api.stopping.notify_waiters();
     }
 
     /// Ends credentials before their time: connections are closed, sessions and wills dropped, and
@@ -237,6 +246,11 @@ impl Net {
         );
     }
 
+    /// A name that no other connection has or had.
+    fn connection_id(&self, number: u64) -> ByteString {
+        format!("{:012x}-{number}", self.run & 0xffff_ffff_ffff).into()
+    }
+
     fn open(
         &self,
         number: u64,
@@ -244,13 +258,13 @@ impl Net {
         arrival: &Arrival,
         live: &Live,
     ) -> (Link, Option<WebSocket>) {
-        let connection_id: ByteString =
-            format!("{:012x}-{number}", self.run & 0xffff_ffff_ffff).into();
+        let connection_id = self.connection_id(number);
+        let open_at = self.clock.now();
         let open = Open {
             subprotocol: arrival.subprotocol,
             connection_id: connection_id.clone(),
             limits: Arc::clone(&live.limits),
-            now: self.clock.now(),
+            now: open_at,
         };
         let is_web_socket = matches!(
             arrival.transport,
@@ -277,6 +291,13 @@ impl Net {
             way_back,
         );
         link.peer = Some(arrival.peer.ip());
+        link.origin = Origin {
+            peer: Some(arrival.peer),
+            transport: arrival.transport.as_str(),
+            opened_at: open_at,
+            active_at: open_at,
+            ..Origin::default()
+        };
         (link, web_socket)
     }
 }

@@ -90,6 +90,24 @@ impl State {
         self.enqueue(me, message, terms, None, batch)
     }
 
+    /// Writes a message for the connection that the session has now, at most once, whatever it has
+    /// subscribed to.
+    pub fn write_to_link(
+        &mut self,
+        me: &Arc<Session>,
+        message: &Arc<Message>,
+        batch: &mut Batch,
+    ) -> Outcome {
+        let terms = Terms {
+            qos: QoS::AtMostOnce,
+            retain: false,
+            matched: &[],
+            lane: None,
+            attempts: 0,
+        };
+        self.write(me, message, &terms, batch)
+    }
+
     /// Takes a message for the client from a group, only if it can go out at once.
     pub fn offer(
         &mut self,

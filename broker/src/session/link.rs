@@ -1,6 +1,7 @@
 //! A client's connection as its session sees it.
 
-use std::net::IpAddr;
+use std::borrow::Cow;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::task::Waker;
 
@@ -53,6 +54,23 @@ pub struct Link {
     pub peer: Option<IpAddr>,
     /// Its place among the connections of its user.
     pub place: Option<Place>,
+    /// Where it came from, for those who ask.
+    pub origin: Origin,
+}
+
+/// Where a connection came from.
+#[derive(Clone, Debug, Default)]
+pub struct Origin {
+    /// The client's address.
+    pub peer: Option<SocketAddr>,
+    /// What carries it: `tcp`, `tls`, `ws`, `wss` or `http`.
+    pub transport: &'static str,
+    /// Protocol and version, once the client was let in: `mqtt 5`.
+    pub protocol: Cow<'static, str>,
+    /// When it began.
+    pub opened_at: Timestamp,
+    /// When its client last said something.
+    pub active_at: Timestamp,
 }
 
 /// The place where a connection's task finds its [`Link`] again.
@@ -93,6 +111,7 @@ impl Link {
             way_back,
             peer: None,
             place: None,
+            origin: Origin::default(),
         }
     }
 

@@ -34,7 +34,7 @@ pub use batch::{Batch, Queue};
 pub use delivery::{Offer, Outcome, Settled, Taken, Terms};
 pub use group::{Group, GroupBounds, GroupName, TEMPORARY};
 pub use lane::{Dropped, Entry, Lane, Share};
-pub use link::{Link, PATIENCE, WayBack};
+pub use link::{Link, Origin, PATIENCE, WayBack};
 pub use record::Restart;
 pub use route::{Plan, Route, SubRoute, Target};
 pub use spill::{Spill, Wish};

@@ -119,6 +119,11 @@ impl FromIterator<Route> for Plan {
 }
 
 impl Target {
+    /// Whose it is.
+    pub fn session(&self) -> &Arc<Session> {
+        &self.session
+    }
+
     /// Whether the session keeps the message in the store.
     pub fn stores(&self, message: &Message) -> bool {
         let mut subs = self.subs.iter();

@@ -195,6 +195,7 @@ impl Default for Metrics {
         let names: Vec<_> = protocols::registry::PROTOCOLS
             .iter()
             .map(|protocol| protocol.name())
+            .chain(["sse", "http"])
             .collect();
         Self::new(&names)
     }

@@ -10,8 +10,9 @@ use super::error::{ErrorCode, FrameError};
 use super::fields::{Fields, Name, as_string, must_be};
 use super::scan::{self, Kind, Value};
 use super::write::{self, Object};
-use crate::connection::{Position, RetainHandling};
+use crate::connection::{Position, Publish, RetainHandling};
 use crate::limits::Limits;
+use crate::model::Timestamp;
 
 /// The types that a client may send, as an answer to others names them.
 const TYPES: &str = "connect, subscribe, unsubscribe, publish, ack, nack, join, leave, broadcast, \
@@ -206,6 +207,49 @@ impl<'a> ClientFrame<'a> {
     }
 }
 
+impl<'a> PublishRequest<'a> {
+    /// Reads a message that comes without a connection: the fields of a `publish` frame without its
+    /// `type`, with `"broadcast":true` for everyone, or with a `connectionId`, which is returned
+    /// beside it.
+    pub fn read_body(
+        text: &'a str,
+        limits: &Limits,
+    ) -> Result<(Self, Option<Cow<'a, str>>), FrameError> {
+        let fields = Fields::read(text, limits.json_depth)?;
+        let connection = fields.string(Name::ConnectionId)?;
+        let everyone = fields.truth(Name::Broadcast)?.unwrap_or(false);
+        let others = [Name::Topic, Name::Group, Name::User];
+        let named = others.iter().any(|name| fields.any(*name).is_some());
+        if named && (everyone || connection.is_some()) || everyone && connection.is_some() {
+            return Err(FrameError::invalid(
+                "the message is for one of \"topic\", \"group\", \"user\", \"connectionId\" and \
+                 \"broadcast\", not for several",
+            ));
+        }
+        let target = if everyone || connection.is_some() {
+            Target::Everyone
+        } else {
+            Target::read(&fields)?
+        };
+        Ok((Self::read(target, &fields, limits)?, connection))
+    }
+
+    fn read(target: Target<'a>, fields: &Fields<'a>, limits: &Limits) -> Result<Self, FrameError> {
+        Ok(Self {
+            target,
+            content: Content::read(fields, limits.user_properties)?,
+            qos: fields.qos()?,
+            retain: fields.truth(Name::Retain)?.unwrap_or(false),
+            idempotency_key: fields.string(Name::IdempotencyKey)?,
+        })
+    }
+
+    /// The message that is asked for, at QoS 1 unless it says otherwise; its publisher is nobody.
+    pub fn into_publish(self, limits: &Limits, now: Timestamp) -> Result<Publish, FrameError> {
+        super::command::publish(self, true, limits, now)
+    }
+}
+
 impl<'a> Request<'a> {
     fn read(fields: &Fields<'a>, limits: &Limits) -> Result<Self, FrameError> {
         let kind = required(fields, Name::Type)?;
@@ -253,13 +297,8 @@ impl<'a> Request<'a> {
         fields: &Fields<'a>,
         limits: &Limits,
     ) -> Result<Self, FrameError> {
-        Ok(Self::Publish(Box::new(PublishRequest {
-            target,
-            content: Content::read(fields, limits.user_properties)?,
-            qos: fields.qos()?,
-            retain: fields.truth(Name::Retain)?.unwrap_or(false),
-            idempotency_key: fields.string(Name::IdempotencyKey)?,
-        })))
+        let request = PublishRequest::read(target, fields, limits)?;
+        Ok(Self::Publish(Box::new(request)))
     }
 
     fn kind(&self) -> &'static str {

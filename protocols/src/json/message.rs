@@ -33,7 +33,7 @@ pub(super) fn is_plain(delivery: &Delivery<'_>) -> bool {
 }
 
 /// What only this receiver gets to read, in front of the body.
-pub(super) fn head(delivery: &Delivery<'_>, now: Timestamp) -> String {
+pub(crate) fn head(delivery: &Delivery<'_>, now: Timestamp) -> String {
     let mut head = String::with_capacity(128);
     head.push_str(HEAD);
     // Writing into a string does not fail.
@@ -54,7 +54,7 @@ pub(super) fn head(delivery: &Delivery<'_>, now: Timestamp) -> String {
 }
 
 /// What all receivers read, up to the frame's end.
-pub(super) fn body(message: &Message) -> Bytes {
+pub(crate) fn body(message: &Message) -> Bytes {
     let topic = message.topic.as_str();
     let mut object = Object::rest(topic.len() + message.payload.len() + 64);
     object.string("topic", topic);

@@ -32,9 +32,9 @@ mod content;
 mod error;
 mod fields;
 mod frame;
-mod message;
+pub(crate) mod message;
 mod scan;
-mod write;
+pub(crate) mod write;
 
 pub use content::{Content, Data, Expiry, Header};
 pub use error::{ErrorCode, FrameError};
@@ -43,6 +43,15 @@ pub use frame::{
 };
 
 use crate::connection::{Connection, Open, Protocol, WebSocketUse};
+
+/// A message as a JSON object, as its receivers read it in a `message` frame.
+pub fn object_of(message: &crate::model::Message) -> String {
+    let body = message::body(message);
+    let mut text = String::with_capacity(body.len() + 1);
+    text.push('{');
+    text.push_str(&String::from_utf8_lossy(&body));
+    text
+}
 
 /// The protocol, for the registry.
 #[derive(Clone, Copy, Debug)]

@@ -153,7 +153,7 @@ impl Object {
 }
 
 /// A text as a JSON string.
-pub(super) fn string(value: &str) -> String {
+pub(crate) fn string(value: &str) -> String {
     let mut text = String::with_capacity(value.len() + 2);
     write_string(&mut text, value);
     text

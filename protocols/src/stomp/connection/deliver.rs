@@ -6,6 +6,7 @@ use super::subscribe::{AckMode, Subscription};
 use crate::connection::{Delivered, Delivery, SubscriptionId};
 use crate::model::Timestamp;
 use crate::outbox::Outbox;
+use crate::stomp::destination::Style;
 use crate::stomp::encode::put_number;
 use crate::stomp::frame::{Buffer, Escaping};
 use crate::stomp::{Version, destination, message};
@@ -19,6 +20,9 @@ impl StompConnection {
         now: Timestamp,
         outbox: &mut Outbox,
     ) -> Delivered {
+        if delivery.matched.is_empty() {
+            return self.unasked(delivery, version, now, outbox);
+        }
         let mut delivered = Delivered::NotSubscribed;
         for matched in delivery.matched {
             let serial = self.serial;
@@ -41,6 +45,38 @@ impl StompConnection {
             delivered = Delivered::Written;
         }
         delivered
+    }
+
+    /// A message for this connection that no subscription asked for. STOMP wants one named all the
+    /// same: it is the topic, which no client has as the `id` of a subscription by accident.
+    fn unasked(
+        &mut self,
+        delivery: &Delivery<'_>,
+        version: Version,
+        now: Timestamp,
+        outbox: &mut Outbox,
+    ) -> Delivered {
+        if delivery.position.is_some() {
+            // Nothing could acknowledge it.
+            return Delivered::NotSubscribed;
+        }
+        let escaping = Escaping::of("MESSAGE", Some(version));
+        let topic = delivery.message.topic.as_str();
+        let mut head = Buffer::new();
+        head.extend_from_slice(b"MESSAGE\nsubscription:");
+        destination::put(topic, Style::Bare, escaping, &mut head);
+        head.extend_from_slice(b"\nmessage-id:");
+        put_number(&mut head, self.serial);
+        head.extend_from_slice(b"\ndestination:");
+        destination::put(topic, Style::Bare, escaping, &mut head);
+        head.push(b'\n');
+        let tail = message::tail(delivery.message, version);
+        let parts = [head.as_slice(), tail.bytes];
+        let payload = &delivery.message.payload;
+        outbox.frame_of(delivery.message, tail.kind, &parts, payload, b"\0");
+        self.serial += 1;
+        self.heart_beat.sent(now);
+        Delivered::Written
     }
 }
 
