@@ -339,7 +339,14 @@ fn build(config: &Config, descriptors: usize, clock: Clock, store: Option<Arc<dy
 
 /// The rules, and what holds where they say nothing.
 fn policy(config: &Config) -> Policy {
-    config.access.policy(!config.auth.methods.0.is_empty())
+    let policy = config.access.policy(!config.auth.methods.0.is_empty());
+    if !policy.unmatched && policy.rules.is_empty() {
+        tracing::warn!(
+            "there are no access rules: clients may do nothing but what their tokens allow \
+             (write [[access.rules]], or access.unmatched = \"allow\")"
+        );
+    }
+    policy
 }
 
 fn hub_bounds(config: &Config) -> HubBounds {

@@ -5,6 +5,7 @@ import itertools
 import pytest
 import servers
 from support import process
+from support.waiting import until
 
 
 @pytest.fixture(scope="session")
@@ -68,5 +69,12 @@ def make_bridge(tmp_path_factory):
 
 @pytest.fixture
 def bridge(broker, make_bridge):
-    """Starts a bridge to the broker."""
-    return lambda text, **options: make_bridge(broker.mqtt, text, **options)
+    """Starts a bridge to the broker and waits until it may take what comes in."""
+
+    def connected(text, start=True, **options):
+        running = make_bridge(broker.mqtt, text, start=start, **options)
+        if start:
+            until(lambda: running.fetch("/readyz")[0] == 200, "the bridge is connected to the broker")
+        return running
+
+    return connected

@@ -16,7 +16,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from support import json_client, mqtt, process, stomp, tokens
 from support.waiting import PATIENCE, unique, until
 
-TOKENS = {"auth__methods": "token", "auth__token_secret": tokens.SECRET}
+TOKENS = {"auth__methods": "token", "auth__token_secret": tokens.SECRET, "access__unmatched": "allow"}
 
 
 @pytest.fixture(scope="module")
@@ -252,7 +252,8 @@ def test_passwords(start_broker, tmp_path):
     file = tmp_path / "passwords"
     assert passwd(file, "ann").returncode == 0
     assert "word" not in file.read_text() and "$argon2id$" in file.read_text()
-    broker = start_broker(auth__methods="token,password", auth__password_file=file, auth__token_secret=tokens.SECRET)
+    broker = start_broker(auth__methods="token,password", auth__password_file=file, auth__token_secret=tokens.SECRET,
+                          access__unmatched="allow")
     mqtt.Client.open(broker.mqtt, username="ann", password="word").disconnect()
     stomp.Client.open(broker.stomp, login="ann", passcode="word").close()
     assert json_client.Client.open(broker.http, username="ann", password="word").connected["user"] == "ann"

@@ -10,6 +10,7 @@ from support.waiting import unique
 
 SETTINGS = {
     "auth__methods": "token",
+    "access__unmatched": "allow",
     "auth__token_secret": tokens.SECRET,
     "auth__token_leeway": "0s",
     "auth__expiry_warning": "2s",
