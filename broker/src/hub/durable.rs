@@ -2,13 +2,25 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Wake, Waker};
 
 use protocols::connection::{Refusal, RefusalCode, SubscribeRequest, topics};
 use protocols::model::{Message, QoS, Timestamp};
 
 use super::Hub;
 use crate::session::{Batch, Group, GroupName, Queue, Restart, Session, SubRoute, Wish};
-use crate::store::{Loaded, Op, QueueId, Recovered, RecoveredSession, Seq, Store, Unit, Urgency};
+use crate::store::{
+    Committed, Loaded, Op, QueueId, Recovered, RecoveredSession, Seq, Store, Unit, Urgency,
+};
+
+/// Tells somebody when a unit of others is on disk.
+struct Told(Arc<dyn Committed>);
+
+impl Wake for Told {
+    fn wake(self: Arc<Self>) {
+        Arc::clone(&self.0).committed();
+    }
+}
 
 impl Hub {
     /// The store, if there is one.
@@ -33,6 +45,7 @@ impl Hub {
         }
         loop {
             self.seal(batch);
+            self.tell_of_taken(batch);
             let thirsty = batch.take_thirsty();
             if thirsty.is_empty() {
                 break;
@@ -44,6 +57,15 @@ impl Hub {
         }
         for (queue, wish) in batch.take_loads() {
             self.load(queue, wish, batch.now);
+        }
+    }
+
+    /// Those who wait for what others have handed to the store, and change nothing themselves: a
+    /// queue that got a message back which is not on disk yet.
+    fn tell_of_taken(&self, batch: &mut Batch) {
+        let Some(store) = &self.store else { return };
+        for who in batch.take_waiting() {
+            store.wake_at(store.taken(), &Waker::from(Arc::new(Told(who))));
         }
     }
 

@@ -169,6 +169,14 @@ impl Batch {
         Some((std::mem::take(&mut self.unit), urgency))
     }
 
+    /// Those who are to be told although nothing is to be stored for them.
+    pub fn take_waiting(&mut self) -> Vec<Arc<dyn Committed>> {
+        if self.in_transaction || !self.unit.is_empty() {
+            return Vec::new();
+        }
+        std::mem::take(&mut self.unit.waiting)
+    }
+
     /// The answer to what was asked last depends on a unit.
     pub fn promise(&mut self, seq: Seq) {
         self.promised = self.promised.max(seq);

@@ -585,6 +585,33 @@ fn a_queue_keeps_its_messages_and_gets_back_what_was_not_settled() {
 }
 
 #[test]
+fn a_message_that_comes_back_before_it_is_on_disk_goes_on_when_it_is() {
+    let mut world = Durable::new();
+    let passing = |name: &str| Connect {
+        session_expiry_secs: 0,
+        ..lasting(name)
+    };
+    // As each client's task has a batch of its own.
+    let next_batch = |world: &mut Durable| {
+        let now = world.story.batch.now;
+        world.story.batch = Batch::new(now);
+    };
+    let (one, two) = (world.connect(passing("1")), world.connect(passing("2")));
+    for client in [&one, &two] {
+        world.subscribe(client, "$queue/jobs", QoS::AtLeastOnce);
+    }
+    next_batch(&mut world);
+    world.publish("$queue/jobs", "x", QoS::AtLeastOnce);
+    // It was given to a consumer that ends while the disk still writes it.
+    next_batch(&mut world);
+    world.story.leave(&one);
+    next_batch(&mut world);
+    assert!(two.payloads().is_empty(), "it is not on disk yet");
+    world.sync(&[&two]);
+    assert_eq!(two.payloads(), ["x"]);
+}
+
+#[test]
 fn a_shared_message_that_a_stored_member_has_taken_stays_its_own() {
     let mut world = Durable::new();
     let (one, two) = (world.connect(lasting("1")), world.connect(lasting("2")));
