@@ -23,12 +23,14 @@ pub(super) fn covered<'a>(filter: &Filter, others: impl Iterator<Item = &'a Filt
         })
         .collect();
     let mut depth = 0;
+    // `/#` would match the empty topic too, which there is not [MQTT-4.7.3-1].
+    let empty = filter.as_str() == "/#";
     for level in filter.levels() {
         if walkers.is_empty() {
             return false;
         }
         match level {
-            "#" => return covered_below(&mut walkers, depth),
+            "#" => return covered_below(&mut walkers, depth, empty),
             "+" => step(&mut walkers, depth, None),
             name => step(&mut walkers, depth, Some(name)),
         }
@@ -37,11 +39,12 @@ pub(super) fn covered<'a>(filter: &Filter, others: impl Iterator<Item = &'a Filt
     ends(&walkers, depth)
 }
 
-/// Whether the walkers match all that lies below here, and the level here itself.
-fn covered_below(walkers: &mut Vec<Walker<'_>>, mut depth: usize) -> bool {
+/// Whether the walkers match all that lies below here, and the level here itself
+/// unless that is `empty`.
+fn covered_below(walkers: &mut Vec<Walker<'_>>, mut depth: usize, mut empty: bool) -> bool {
     loop {
         // A topic has at least one level.
-        if depth > 0 && !ends(walkers, depth) {
+        if depth > 0 && !std::mem::take(&mut empty) && !ends(walkers, depth) {
             return false;
         }
         if walkers.iter().any(|walker| walker.rest) {
@@ -89,6 +92,10 @@ pub(super) fn overlaps(one: &Filter, other: &Filter) -> bool {
     if (is_wild(one) && is_system(other)) || (is_wild(other) && is_system(one)) {
         return false;
     }
+    // The only topic that both would match is the empty one, which there is not [MQTT-4.7.3-1].
+    if matches!((one.as_str(), other.as_str()), ("/#", "+") | ("+", "/#")) {
+        return false;
+    }
     let (mut ones, mut others) = (one.levels(), other.levels());
     loop {
         match (ones.next(), others.next()) {
@@ -133,6 +140,8 @@ mod tests {
             ("/a", "a", false),
             ("/a", "+/a", true),
             ("/a", "/+", true),
+            ("/#", "+/+/#", true),
+            ("/#", "/+", false),
             ("+/+", "/+", false),
             ("a", "A", false),
             ("a/b", "a", false),
@@ -173,6 +182,8 @@ mod tests {
             ("+/a", "$SYS/a", false),
             ("$SYS/#", "$SYS/a", true),
             ("+/+", "a", false),
+            ("/#", "+", false),
+            ("/#", "+/#", true),
         ] {
             assert_eq!(overlaps(&filter(one), &filter(other)), expected);
             assert_eq!(overlaps(&filter(other), &filter(one)), expected);
