@@ -83,7 +83,7 @@ pub struct Common {
     /// to). Figures repeat better on a machine that others use too.
     #[arg(long)]
     pub realtime: bool,
-    /// Folder for report.json, report.html and report.txt.
+    /// Folder for report.json, report.html, report.md and report.txt.
     #[arg(long)]
     pub out: Option<PathBuf>,
 }

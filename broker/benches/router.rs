@@ -24,6 +24,7 @@ fn main() {
         1
     };
     index(10_000 * scale);
+    matching(10_000 * scale);
     shapes_at_their_limit();
     one_filter(10_000 * scale);
     cache(1000 * scale);
@@ -65,6 +66,30 @@ fn index(filters: usize) {
             index.remove(filter, key);
         }
     });
+}
+
+/// What a match costs as the filters become more: one of them matches each topic.
+fn matching(most: usize) {
+    for filters in [1000, 10_000, 100_000, 1_000_000] {
+        if filters > most {
+            break;
+        }
+        let mut index = SubscriptionIndex::new();
+        for key in 0..filters {
+            index.insert(&filter(&format!("bench/w/{key}/+/x")), key, key);
+        }
+        let topics: Vec<_> = (0..1000)
+            .map(|n| topic(&format!("bench/w/{}/y/x", n * 997 % filters)))
+            .collect();
+        let what = format!("match one of {filters} wildcard filters");
+        best(&what, topics.len(), || {
+            for topic in &topics {
+                index.matches(topic, |value| {
+                    black_box(value);
+                });
+            }
+        });
+    }
 }
 
 /// Four shapes, as of devices of a site.

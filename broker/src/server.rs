@@ -19,7 +19,7 @@ use crate::auth::{Authenticator, Revocations};
 use crate::clock::Clock;
 use crate::config::{Config, Durability, FullQueue, Listen, Persistence};
 use crate::hub::{Hub, HubBounds};
-use crate::net::{self, Admission, AdmissionLimits, Listener, Live, Net, Service, TICK};
+use crate::net::{self, Admission, AdmissionLimits, Listener, Live, Net, Service};
 use crate::router::{CacheLimits, Retained, RetainedLimits, Router};
 use crate::session::{Batch, Bounds, GroupBounds, Restart};
 use crate::store::{self, Journal, JournalConfig, Store};
@@ -194,7 +194,7 @@ impl Server {
         let drained = async {
             while self.net.admission.connections() > 0 {
                 tokio::time::sleep(DRAIN_CHECK).await;
-                // Connections that linger need the wheel to turn.
+                // Connections that linger have deadlines.
                 self.net.timers.turn(self.net.clock.now());
                 self.net
                     .stop(&CloseReason::new(Cause::Shutdown, "the broker is stopping"));
@@ -235,22 +235,28 @@ fn revocations(config: &Config) -> anyhow::Result<Revocations> {
     Ok(Revocations::open(&config.data_dir, max)?)
 }
 
-/// Turns the timer wheel and carries out what is due in the hub.
+/// Meets the deadlines of connections, and those of the hub. It sleeps until the first of them.
 async fn turn(net: Arc<Net>, mut stop: watch::Receiver<bool>) {
-    let mut ticks = tokio::time::interval(TICK);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     loop {
-        tokio::select! {
-            biased;
-            _ = stop.wait_for(|stop| *stop) => return,
-            _ = ticks.tick() => {}
-        }
         let now = net.clock.now();
         net.timers.turn(now);
-        net.gauge();
         let mut batch = Batch::new(now);
         net.hub.tick(&mut batch);
         batch.finish(&net.hub.metrics);
+        let due = [net.timers.until_due(now), net.hub.until_due(now)];
+        let sleep = async {
+            match due.into_iter().flatten().min() {
+                Some(span) => tokio::time::sleep(span).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop) => return,
+            () = net.timers.earlier() => {}
+            () = net.hub.earlier.notified() => {}
+            () = sleep => {}
+        }
     }
 }
 

@@ -225,7 +225,7 @@ impl std::fmt::Debug for Secret {
 #[derive(Default)]
 pub struct Connect {
     /// Protocol and version for people: `mqtt 5`, `stomp 1.2`, `json 1`.
-    pub protocol: Cow<'static, str>,
+    pub protocol: &'static str,
     /// The client's own name; `None` asks for one.
     pub client_id: Option<ByteString>,
     /// Whether to begin anew, forgetting an older session.

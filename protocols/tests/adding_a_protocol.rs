@@ -241,7 +241,7 @@ impl LinesConnection {
 
 fn hello(name: &str) -> Command {
     Command::Connect(Box::new(Connect {
-        protocol: "lines 1".into(),
+        protocol: "lines 1",
         client_id: (!name.is_empty()).then(|| name.into()),
         clean_start: true,
         in_flight: 1,

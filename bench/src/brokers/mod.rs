@@ -5,9 +5,11 @@ pub mod running;
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::env;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// The entry of a broker. `builtin.toml` says what each field means.
 #[derive(Clone, Debug, Deserialize)]
@@ -104,7 +106,8 @@ pub fn select(
 }
 
 impl Recipe {
-    /// Where its program is; for Polycast also next to this program.
+    /// Where its program is; for Polycast also next to this program. Of several that say their
+    /// version it is the newest.
     pub fn program(&self) -> Option<PathBuf> {
         if self.find.is_empty() {
             return Some(PathBuf::new());
@@ -113,16 +116,53 @@ impl Recipe {
         let own = own.as_deref().and_then(Path::parent).map(Path::to_owned);
         let path = env::var_os("PATH").unwrap_or_default();
         let folders: Vec<PathBuf> = own.into_iter().chain(env::split_paths(&path)).collect();
-        self.find.iter().find_map(|program| {
-            let mut places = folders.iter().map(|folder| folder.join(program));
-            places.find(|place| place.is_file())
-        })
+        let mut found = Vec::new();
+        for program in &self.find {
+            let places = folders.iter().map(|folder| folder.join(program));
+            found.extend(places.filter(|place| place.is_file()));
+        }
+        // Polycast's own place comes first, whatever lies elsewhere.
+        if found.len() > 1 && self.name != "polycast" {
+            found.sort_by_cached_key(|place| Reverse(self.version_of(place)));
+        }
+        found.into_iter().next()
     }
+
+    /// The numbers of a program's version; none if it does not say it.
+    fn version_of(&self, program: &Path) -> Vec<u32> {
+        if self.version.is_empty() {
+            return Vec::new();
+        }
+        let output = Command::new(program).arg(&self.version).output();
+        output.map_or_else(
+            |_| Vec::new(),
+            |output| numbers(&String::from_utf8_lossy(&output.stdout)),
+        )
+    }
+}
+
+/// The first word of a text that is like `2.11.4` or `v2.11.4-RC`, as numbers.
+fn numbers(text: &str) -> Vec<u32> {
+    let words = text.split_whitespace();
+    let words = words.map(|word| word.trim_start_matches('v'));
+    let mut versions =
+        words.filter(|word| word.contains('.') && word.starts_with(char::is_numeric));
+    let version = versions.next().unwrap_or_default();
+    let parts = version.split(['.', '-', '+', '~']);
+    parts.map_while(|part| part.parse().ok()).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn versions_are_compared_by_their_numbers() {
+        assert_eq!(numbers("nats-server: v2.9.10"), [2, 9, 10]);
+        assert!(numbers("nats-server: v2.11.4-RC1\n") > numbers("nats-server: v2.9.10"));
+        assert_eq!(numbers("mosquitto version 2.0.11\n"), [2, 0, 11]);
+        assert!(numbers("no version").is_empty());
+    }
 
     #[test]
     fn the_built_in_table_is_valid() {

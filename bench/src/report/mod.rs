@@ -103,7 +103,7 @@ impl Report {
         names
     }
 
-    /// Writes `report.json`, `report.html` and `report.txt` into a folder.
+    /// Writes `report.json`, `report.html`, `report.md` and `report.txt` into a folder.
     pub fn write(&self, folder: &Path) -> Result<()> {
         let put = |name: &str, text: String| {
             let path = folder.join(name);
@@ -112,6 +112,7 @@ impl Report {
         fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
         put("report.json", serde_json::to_string_pretty(self)? + "\n")?;
         put("report.html", html::page(self))?;
+        put("report.md", table::markdown(self))?;
         put("report.txt", table::text(self))
     }
 }

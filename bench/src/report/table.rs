@@ -26,8 +26,38 @@ pub fn text(report: &Report) -> String {
     out
 }
 
+/// The whole report in Markdown, for a page of documentation.
+pub fn markdown(report: &Report) -> String {
+    let mut out = format!("{}\n\n", report.machine);
+    for broker in &report.brokers {
+        let _ = writeln!(out, "- {}: {}", broker.name, broker.version);
+    }
+    for scenario in report.scenarios() {
+        let lines = lines(report, scenario);
+        for (index, line) in lines.iter().enumerate() {
+            out.push_str(if index == 0 { "\n| " } else { "| " });
+            let _ = writeln!(out, "{} |", line.join(" | ").replace('\n', " "));
+            if index == 0 {
+                let _ = writeln!(out, "|---|{}", "---:|".repeat(line.len() - 1));
+            }
+        }
+        for remark in summary::remarks(report, scenario) {
+            let _ = write!(out, "\n{remark}\n");
+        }
+    }
+    out
+}
+
 /// The table of one scenario.
 pub fn scenario(report: &Report, scenario: &str) -> String {
+    let mut out = aligned(&lines(report, scenario));
+    for remark in summary::remarks(report, scenario) {
+        let _ = writeln!(out, "  {remark}");
+    }
+    out
+}
+
+fn lines(report: &Report, scenario: &str) -> Vec<Vec<String>> {
     let compared = report.brokers.len() > 1 && report.brokers.iter().any(|b| b.name == OURS);
     let mut lines = vec![vec![scenario.to_owned()]];
     lines[0].extend(report.brokers.iter().map(|broker| broker.name.clone()));
@@ -52,11 +82,7 @@ pub fn scenario(report: &Report, scenario: &str) -> String {
     if let Some(line) = verdicts(report, scenario) {
         lines.push(line);
     }
-    let mut out = aligned(&lines);
-    for remark in summary::remarks(report, scenario) {
-        let _ = writeln!(out, "  {remark}");
-    }
-    out
+    lines
 }
 
 /// Lost, duplicated and out of order, as `0/0/0`.
@@ -141,6 +167,21 @@ deliveries per second             200   60.0      -         3.33
 latency p50 (us)                6.667   17.1      -         2.57
 lost / twice / out of order     2/0/0  2/0/0      -
   third: no stomp
+";
+        assert!(text.ends_with(expected), "{text}");
+    }
+
+    #[test]
+    fn markdown_has_the_same_lines() {
+        let text = markdown(&summary::tests::sample());
+        let expected = "
+| x:a=1 | polycast | other | third | ours / best |
+|---|---:|---:|---:|---:|
+| deliveries per second | 200 | 60.0 | - | 3.33 |
+| latency p50 (us) | 6.667 | 17.1 | - | 2.57 |
+| lost / twice / out of order | 2/0/0 | 2/0/0 | - |
+
+third: no stomp
 ";
         assert!(text.ends_with(expected), "{text}");
     }

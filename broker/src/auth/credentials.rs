@@ -71,7 +71,7 @@ impl Credentials {
         Self {
             peer: Some(door.peer),
             on_loopback: door.on_loopback,
-            protocol: connect.protocol.clone().into_owned(),
+            protocol: connect.protocol.to_owned(),
             client_id: connect.client_id.clone(),
             username: connect.username.clone(),
             password,

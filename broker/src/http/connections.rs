@@ -73,7 +73,7 @@ pub(super) fn get(call: &Call<'_>) -> Result<Answer, Problem> {
     let value = json!({
         "connectedAt": moment(origin.opened_at),
         "identity": {
-            "sourceIp": origin.peer.map(|peer| peer.ip().to_string()),
+            "sourceIp": origin.ip().map(|ip| ip.to_string()),
             "userAgent": null,
         },
         "lastActiveAt": moment(origin.active_at),

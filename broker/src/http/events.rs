@@ -204,7 +204,7 @@ fn connect(call: &Call<'_>, name: Option<String>) -> Result<Connect, Problem> {
     let is_named = name.is_some();
     let window = call.settings.config.stream_replay.saturating_mul(2);
     Ok(Connect {
-        protocol: "sse".into(),
+        protocol: "sse",
         client_id: name.map(Into::into),
         clean_start: !is_named,
         session_expiry_secs: if is_named { expiry } else { 0 },

@@ -297,7 +297,7 @@ fn member(session: &Arc<Session>) -> Option<Value> {
     let link = state.link.as_ref().filter(|link| link.end.is_none())?;
     Some(json!({
         "clientId": &*session.client_id,
-        "connectionId": &*link.connection_id,
+        "connectionId": link.connection_id(),
         "user": session.user.as_deref(),
     }))
 }

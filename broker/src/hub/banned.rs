@@ -53,6 +53,9 @@ impl Hub {
         let user = session.user.as_ref();
         bans.is_banned(&Subject::Client(session.client_id.clone()), now)
             || user.is_some_and(|user| bans.is_banned(&Subject::User(user.clone()), now))
-            || link.peer.is_some_and(|ip| bans.is_address_banned(ip, now))
+            || link
+                .origin
+                .ip()
+                .is_some_and(|ip| bans.is_address_banned(ip, now))
     }
 }

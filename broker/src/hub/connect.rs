@@ -3,6 +3,7 @@
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytestring::ByteString;
 use protocols::connection::{
@@ -34,7 +35,7 @@ impl Hub {
         &self,
         connect: Connect,
         identity: Identity,
-        mut link: Link,
+        mut link: Box<Link>,
         commands: &mut Vec<Command>,
         batch: &mut Batch,
     ) -> Result<Arc<Session>, Refusal> {
@@ -83,7 +84,7 @@ impl Hub {
         old: Option<Arc<Session>>,
         admitted: Admitted,
         connect: Connect,
-        link: Link,
+        link: Box<Link>,
         commands: &mut Vec<Command>,
         batch: &mut Batch,
     ) -> Arc<Session> {
@@ -114,7 +115,7 @@ impl Hub {
     }
 
     /// Does not let a client in: writes the refusal and hands the link back.
-    pub fn refuse(&self, mut link: Link, refusal: &Refusal, batch: &Batch) {
+    pub fn refuse(&self, mut link: Box<Link>, refusal: &Refusal, batch: &Batch) {
         self.metrics.login_refused(refusal.code);
         link.drive(&mut Vec::new(), |connection, out| {
             connection.reply(Reply::Refused(refusal.clone()), batch.now, out);
@@ -189,6 +190,14 @@ impl Hub {
         }
     }
 
+    /// How long it is from `now` until [`Hub::tick`] has something to do; `None` if nothing will be
+    /// due.
+    pub fn until_due(&self, now: Timestamp) -> Option<Duration> {
+        let deadlines = self.deadlines.lock();
+        let ((first, _), _) = deadlines.first_key_value()?;
+        Some(Duration::from_millis(first.0.saturating_sub(now.0)))
+    }
+
     /// Ends a session: its subscriptions go, what it held returns to its groups.
     pub fn end(&self, session: &Arc<Session>, batch: &mut Batch) {
         let (subscriptions, entries) = {
@@ -257,7 +266,10 @@ impl Hub {
                 let place = state.link.as_ref().and_then(|old| old.place.as_ref());
                 place.is_some_and(|place| Some(place.user()) == user)
             });
-        link.place = self.guard.log_in(client_id, user, replaces, now)?;
+        link.place = self
+            .guard
+            .log_in(client_id, user, replaces, now)?
+            .map(Box::new);
         Ok(())
     }
 
@@ -308,8 +320,8 @@ impl Hub {
             client_id.clone(),
             user,
             match store {
-                Some(_) => bounds.stored_session,
-                None => bounds.session,
+                Some(_) => Arc::clone(&bounds.stored_session),
+                None => Arc::clone(&bounds.session),
             },
             store.map(Arc::clone),
         ));
@@ -325,7 +337,7 @@ impl Hub {
         session: &Arc<Session>,
         connect: Connect,
         connected: Connected,
-        mut link: Link,
+        mut link: Box<Link>,
         commands: &mut Vec<Command>,
         batch: &mut Batch,
     ) {
@@ -436,7 +448,13 @@ impl Hub {
         if let Some(later) = state.watched.replace(at) {
             deadlines.remove(&(later, session.number));
         }
-        deadlines.insert((at, session.number), Arc::clone(session));
+        let key = (at, session.number);
+        let is_first = deadlines.keys().next().is_none_or(|first| key < *first);
+        deadlines.insert(key, Arc::clone(session));
+        drop(deadlines);
+        if is_first {
+            self.earlier.notify_one();
+        }
     }
 
     fn publish_will(&self, session: &Session, will: Option<Box<Will>>, batch: &mut Batch) {

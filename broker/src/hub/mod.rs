@@ -26,6 +26,7 @@ use hashbrown::HashMap;
 use parking_lot::Mutex;
 use protocols::connection::{CloseReason, Position, Settle};
 use protocols::model::Timestamp;
+use tokio::sync::Notify;
 
 use crate::auth::access::Access;
 use crate::guard::Guard;
@@ -70,7 +71,7 @@ pub struct Hub {
     pub access: Access,
     /// Who is kept out.
     pub guard: Guard,
-    bounds: ArcSwap<HubBounds>,
+    bounds: ArcSwap<Shared>,
     router: Router<RouteKey, Route, Plan>,
     retained: Retained,
     /// Where durable state is kept, if it is.
@@ -86,6 +87,8 @@ pub struct Hub {
     /// Bytes that wait in all groups.
     backlog_bytes: Arc<AtomicUsize>,
     deadlines: Mutex<BTreeMap<(Timestamp, u64), Arc<Session>>>,
+    /// Told when the first deadline ([`Hub::until_due`]) is now an earlier one.
+    pub earlier: Notify,
     idempotency: Mutex<Window>,
     /// Held while a client comes, goes or ends, by [`stripe`] of its identifier.
     logins: [Mutex<()>; LOCKS],
@@ -95,6 +98,31 @@ pub struct Hub {
     stopping: AtomicBool,
     /// Whether a session can be taken over by its own user only.
     owned: AtomicBool,
+}
+
+/// The bounds, those of sessions in the form in which all of them share them.
+struct Shared {
+    all: HubBounds,
+    session: Arc<Bounds>,
+    stored_session: Arc<Bounds>,
+}
+
+impl Shared {
+    fn new(all: HubBounds) -> Self {
+        Self {
+            session: Arc::new(all.session),
+            stored_session: Arc::new(all.stored_session),
+            all,
+        }
+    }
+}
+
+impl std::ops::Deref for Shared {
+    type Target = HubBounds;
+
+    fn deref(&self) -> &HubBounds {
+        &self.all
+    }
 }
 
 /// The groups, by what they are and, as the store knows them, by number.
@@ -122,7 +150,7 @@ impl Hub {
             guard: Guard::default(),
             store,
             me: Weak::clone(me),
-            bounds: ArcSwap::from_pointee(bounds),
+            bounds: ArcSwap::from_pointee(Shared::new(bounds)),
             router,
             retained,
             sessions: DashMap::new(),
@@ -131,6 +159,7 @@ impl Hub {
             groups: Mutex::default(),
             backlog_bytes: Arc::default(),
             deadlines: Mutex::default(),
+            earlier: Notify::new(),
             idempotency: Mutex::new(Window::new(bounds.idempotency_keys, bounds.idempotency_ms)),
             logins: std::array::from_fn(|_| Mutex::new(())),
             keys: std::array::from_fn(|_| Mutex::new(())),
@@ -208,7 +237,7 @@ impl Hub {
 
     /// Uses other bounds from now on: for new sessions, groups and subscriptions.
     pub fn set_bounds(&self, bounds: HubBounds) {
-        self.bounds.store(Arc::new(bounds));
+        self.bounds.store(Arc::new(Shared::new(bounds)));
     }
 
     /// Ends all connections, for a stop of the broker.

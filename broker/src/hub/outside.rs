@@ -103,7 +103,7 @@ impl Hub {
         let number = connection_id.rsplit_once('-')?.1.parse().ok()?;
         let session = Arc::clone(self.connections.get(&number)?.value());
         let is_it = session.with_link(number, |link| {
-            link.connection_id == connection_id && link.end.is_none()
+            link.connection_id() == connection_id && link.end.is_none()
         });
         is_it.unwrap_or(false).then_some((session, number))
     }

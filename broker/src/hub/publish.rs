@@ -60,7 +60,7 @@ impl Hub {
             }
             Err(_) => {
                 if let Some(packet_id) = exactly_once {
-                    session.lock().accepted.remove(&packet_id);
+                    session.lock().accepted.remove(packet_id);
                 }
             }
         }
@@ -70,7 +70,7 @@ impl Hub {
 
     /// A QoS 2 publish is over: its packet identifier may be used again. `true` if it was open.
     pub fn release(&self, session: &Arc<Session>, packet_id: u16, batch: &mut Batch) -> bool {
-        let found = session.lock().accepted.remove(&packet_id);
+        let found = session.lock().accepted.remove(packet_id);
         if !session.is_stored() {
             return found;
         }

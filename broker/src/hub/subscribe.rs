@@ -346,7 +346,7 @@ impl Hub {
         }
         if let Some(queue) = request.filter.as_str().strip_prefix(TEMPORARY)
             && !state.link.as_ref().is_some_and(|link| {
-                let owner = queue.strip_prefix(&*link.connection_id);
+                let owner = queue.strip_prefix(&*link.connection_id());
                 owner.is_some_and(|rest| rest.starts_with('/'))
             })
         {

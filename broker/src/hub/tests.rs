@@ -242,7 +242,7 @@ impl Story {
         )
     }
 
-    fn link(hub: &Hub, number: u64, frame_bytes: usize) -> (Link, Log, WayBack) {
+    fn link(hub: &Hub, number: u64, frame_bytes: usize) -> (Box<Link>, Log, WayBack) {
         let log = Log::default();
         let recorder = Recorder {
             log: Arc::clone(&log),
@@ -252,13 +252,13 @@ impl Story {
         let way_back = WayBack::default();
         let link = Link::new(
             number,
-            format!("connection-{number}").into(),
+            0,
             hub.metrics.protocol("test"),
             Box::new(recorder),
             Outbox::new(),
             Arc::clone(&way_back),
         );
-        (link, log, way_back)
+        (Box::new(link), log, way_back)
     }
 
     fn connect(&mut self, connect: Connect) -> Client {
@@ -424,7 +424,7 @@ fn exactly_once_inward_publishes_once_until_released() {
             .unwrap();
     }
     assert_eq!(reader.payloads(), ["1"]);
-    assert!(publisher.session.lock().accepted.remove(&7));
+    assert!(publisher.session.lock().accepted.remove(7));
     story
         .hub
         .publish_for(&publisher.session, publish("2"), &mut story.batch)
@@ -1174,7 +1174,10 @@ fn a_temporary_queue_ends_with_its_connection_and_all_that_it_held() {
         session_expiry_secs: 0,
         ..lasting("c")
     });
-    let queue = format!("$queue/temp/connection-{}/answers", client.link);
+    let queue = format!(
+        "$queue/temp/{}/answers",
+        crate::session::connection_id(0, client.link)
+    );
     assert_eq!(story.publish(message(&queue, "early", QoS::AtLeastOnce)), 0);
     story.subscribe(&client, request(&queue, QoS::AtLeastOnce));
     for payload in ["1", "2", "3", "4", "5"] {

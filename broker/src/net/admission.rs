@@ -115,7 +115,7 @@ pub struct Permit {
     number: u64,
     counts: Arc<Counts>,
     /// The address, if it is counted.
-    ip: Option<IpAddr>,
+    ip: Option<Box<IpAddr>>,
 }
 
 /// Why a connection was not accepted.
@@ -190,7 +190,7 @@ impl Admission {
             return Err(Full::Address);
         }
         *count += 1;
-        permit.ip = Some(ip);
+        permit.ip = Some(Box::new(ip));
         Ok(permit)
     }
 
@@ -300,7 +300,7 @@ impl Drop for Permit {
     fn drop(&mut self) {
         self.counts.half_open.lock().remove(self.number);
         self.counts.all.fetch_sub(1, Ordering::AcqRel);
-        if let Some(ip) = self.ip {
+        if let Some(ip) = self.ip.take() {
             self.counts.by_ip.remove_if_mut(&ip, |_, count| {
                 *count -= 1;
                 *count == 0

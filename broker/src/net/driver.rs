@@ -2,7 +2,7 @@
 //!
 //! It knows bytes and no meanings: what came is given to the [`Link`]'s connection, the commands
 //! that come out are carried out by the [`Hub`], and what is in the outbox is written. It is one
-//! hand-written future, so that an idle connection is a small struct: bytes are read into a
+//! hand-written state machine, so that an idle connection is a small struct: bytes are read into a
 //! buffer that all connections of a thread share, and only an incomplete frame is kept.
 //!
 //! The link is in one of three places ([`Home`]): here before the login, in the session after it,
@@ -12,6 +12,7 @@ use std::cell::Cell;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io::{self, IoSlice};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -33,7 +34,7 @@ use super::timers::TimerId;
 use super::{Live, Net};
 use crate::auth::Door;
 use crate::session::{Batch, Link};
-use crate::telemetry::ProtocolMetrics;
+use crate::telemetry::{ProtocolMetrics, Transport};
 
 /// Bytes that are read at once, into a buffer that belongs to the thread.
 const READ_BYTES: usize = 64 * 1024;
@@ -66,21 +67,22 @@ pub(super) struct Driver<S> {
     /// The settings of the time when the connection began.
     live: Arc<Live>,
     web_socket: Option<Box<WebSocket>>,
-    is_web_socket: bool,
     /// The beginning of a frame whose rest has not come.
-    pending: BytesMut,
+    pending: Vec<u8>,
     writing: VecDeque<Bytes>,
     /// The end, once it is decided; what is in the outbox is still written.
-    closing: Option<CloseReason>,
+    closing: Option<Box<CloseReason>>,
     timer: Option<(Timestamp, TimerId)>,
-    /// Since when the socket takes nothing.
-    stalled_since: Option<Timestamp>,
+    /// Since when the socket takes nothing; in a box, as it is rare.
+    stalled_since: Option<Box<Timestamp>>,
     /// Since when all is written and the sending side is closed.
-    lingers: Option<Linger>,
+    lingers: Option<Box<Linger>>,
     pause: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     /// How much the client has sent, if there is a limit.
     throttle: Option<Box<Throttle>>,
     metrics: Arc<ProtocolMetrics>,
+    transport: Transport,
+    has_begun: bool,
     /// Whether nothing is written until the login's session is on disk.
     is_corked: bool,
     /// Whether the socket is given up: what is in it is not waited for.
@@ -103,6 +105,8 @@ pub(super) struct Ended {
     pub(super) reason: CloseReason,
     /// Whose it was, if the client was let in.
     pub(super) client_id: Option<ByteString>,
+    /// Its address.
+    pub(super) peer: Option<SocketAddr>,
 }
 
 /// The WebSocket layer of a connection.
@@ -130,25 +134,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         net: Arc<Net>,
         live: Arc<Live>,
         link: Link,
+        transport: Transport,
         web_socket: Option<WebSocket>,
         early: BytesMut,
     ) -> Self {
         Self {
             socket,
+            transport,
             metrics: Arc::clone(&link.metrics),
             net,
             throttle: live.throttling.begin(),
             live,
             home: Home::new(link),
-            is_web_socket: web_socket.is_some(),
             web_socket: web_socket.map(Box::new),
-            pending: early,
+            pending: early.into(),
             writing: VecDeque::new(),
             closing: None,
             timer: None,
             stalled_since: None,
             lingers: None,
             pause: None,
+            has_begun: false,
             is_corked: false,
             is_given_up: false,
             is_over: false,
@@ -161,23 +167,46 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         self
     }
 
-    /// Runs the connection to its end and says how it ended.
-    pub(super) async fn run(mut self) -> Ended {
+    /// Runs the connection until its end, and says how it ended.
+    pub(super) fn run(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
+        if !self.has_begun {
+            self.has_begun = true;
+            self.begin();
+        }
+        self.turn(cx)
+    }
+
+    /// The connection's number, for logs.
+    pub(super) fn number(&self) -> u64 {
+        self.home.slot().0
+    }
+
+    /// What all connections share.
+    pub(super) fn net(&self) -> &Net {
+        &self.net
+    }
+
+    /// What carries the connection.
+    pub(super) fn transport(&self) -> Transport {
+        self.transport
+    }
+
+    /// Counters of the protocol.
+    pub(super) fn metrics(&self) -> &ProtocolMetrics {
+        &self.metrics
+    }
+
+    fn begin(&mut self) {
         let (link, slot) = self.home.slot();
         self.net.admission.begin_login(link, slot);
         if !self.pending.is_empty() {
             let mut early = std::mem::take(&mut self.pending);
             self.take_in(&mut early);
         }
-        let reason = std::future::poll_fn(|cx| self.turn(cx)).await;
-        Ended {
-            reason,
-            client_id: self.home.session().map(|held| held.client_id.clone()),
-        }
     }
 
     /// One turn of the task: writes, reads, and goes to sleep when there is nothing to do.
-    fn turn(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason> {
+    fn turn(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
         let mut reads = 0;
         loop {
             self.meet_deadline();
@@ -230,7 +259,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                     // It may have closed its sending side only, and still read its answers.
                     self.part();
                     let lost = CloseReason::new(Cause::Lost, "the client closed the connection");
-                    self.closing.get_or_insert(lost);
+                    self.closing.get_or_insert(Box::new(lost));
                 }
                 Poll::Pending | Poll::Ready(Ok(_)) => {}
             }
@@ -414,7 +443,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             write_close(&reason, &mut link.outbox);
             link.end.get_or_insert_with(|| reason.clone());
         });
-        self.closing = Some(reason);
+        self.closing = Some(Box::new(reason));
     }
 
     /// Gives a stream's bytes to the connection; keeps what is incomplete.
@@ -427,7 +456,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let mut pending = std::mem::take(&mut self.pending);
         pending.extend_from_slice(input);
         let used = self.receive(&pending, batch);
-        pending.advance(used);
+        pending.drain(..used);
         if !pending.is_empty() {
             self.pending = pending;
         }
@@ -481,13 +510,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         if self.closing.is_some() {
             return;
         }
-        let web_socket = self.is_web_socket;
+        let web_socket = self.transport.is_web_socket();
         self.closing = self.home.with(|link| {
             let reason = link.end.clone()?;
             if web_socket {
                 websocket::close::write(&mut link.outbox, &reason);
             }
-            Some(reason)
+            Some(Box::new(reason))
         });
     }
 
@@ -526,7 +555,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             match socket.poll_write_vectored(cx, &slices[..count]) {
                 Poll::Pending => {
                     let now = self.net.clock.now();
-                    self.stalled_since.get_or_insert(now);
+                    self.stalled_since.get_or_insert_with(|| Box::new(now));
                     return Poll::Pending;
                 }
                 Poll::Ready(result) => self.written(result?)?,
@@ -538,7 +567,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     fn flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.is_given_up && Pin::new(&mut self.socket).poll_flush(cx)?.is_pending() {
             let now = self.net.clock.now();
-            self.stalled_since.get_or_insert(now);
+            self.stalled_since.get_or_insert_with(|| Box::new(now));
             return Poll::Pending;
         }
         self.stalled_since = None;
@@ -634,10 +663,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 
     fn deadline(&mut self) -> Option<Timestamp> {
-        if let Some(linger) = self.lingers {
+        if let Some(linger) = &self.lingers {
             return Some(linger.since + LINGER);
         }
-        let stall = self.stalled_since.map(|since| since + self.live.stall);
+        let stall = self.stalled_since.as_deref();
+        let stall = stall.map(|since| *since + self.live.stall);
         if self.closing.is_some() {
             return stall;
         }
@@ -660,7 +690,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         self.timer = None;
         if self
             .stalled_since
-            .is_some_and(|since| since + self.live.stall <= now)
+            .as_deref()
+            .is_some_and(|since| *since + self.live.stall <= now)
         {
             self.give_up();
             return;
@@ -689,10 +720,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     fn give_up(&mut self) {
         let secs = self.live.stall.as_secs();
         self.closing.get_or_insert_with(|| {
-            CloseReason::new(
-                Cause::SlowConsumer,
-                format!("the client has read nothing for {secs} seconds"),
-            )
+            let detail = format!("the client has read nothing for {secs} seconds");
+            Box::new(CloseReason::new(Cause::SlowConsumer, detail))
         });
         self.is_given_up = true;
         // Before the rest is thrown away, so that no publisher puts more behind it.
@@ -702,16 +731,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         self.home.with(|link| drop(link.outbox.take()));
     }
 
-    fn broken(&mut self, error: &io::Error) -> CloseReason {
+    fn broken(&mut self, error: &io::Error) -> Ended {
         let failed = || CloseReason::new(Cause::Io, format!("the socket failed: {error}"));
-        let reason = self.closing.take().unwrap_or_else(failed);
+        let reason = self.closing.take().map_or_else(failed, |reason| *reason);
         self.leave(reason)
     }
 
     /// All is written: says so to the other side, and waits a little for its end.
-    fn finish(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason> {
-        let mut linger = match self.lingers {
-            Some(linger) => linger,
+    fn finish(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
+        let mut linger = match self.lingers.as_deref() {
+            Some(linger) => *linger,
             None => {
                 self.part();
                 match Pin::new(&mut self.socket).poll_shutdown(cx) {
@@ -719,7 +748,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                     // TLS has last words of its own, and they too may find no room.
                     Poll::Pending if !self.is_given_up => {
                         let now = self.net.clock.now();
-                        self.stalled_since.get_or_insert(now);
+                        self.stalled_since.get_or_insert_with(|| Box::new(now));
                         self.set_timer(cx);
                         return Poll::Pending;
                     }
@@ -749,7 +778,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             }
         };
         READ_BUFFER.set(buffer);
-        self.lingers = Some(linger);
+        self.lingers = Some(Box::new(linger));
         if over || linger.since + LINGER <= self.net.clock.now() {
             return Poll::Ready(self.ended());
         }
@@ -757,15 +786,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         Poll::Pending
     }
 
-    fn ended(&mut self) -> CloseReason {
+    fn ended(&mut self) -> Ended {
         let reason = self.closing.take();
+        let reason = reason.map(|reason| *reason);
         self.leave(reason.unwrap_or_else(|| CloseReason::new(Cause::Normal, "")))
     }
 }
 
 impl<S> Driver<S> {
     /// The connection is over: the session, if it still holds it, is told.
-    fn leave(&mut self, reason: CloseReason) -> CloseReason {
+    fn leave(&mut self, reason: CloseReason) -> Ended {
         self.is_over = true;
         if let Some((_, id)) = self.timer.take() {
             self.net.timers.disarm(id);
@@ -775,8 +805,11 @@ impl<S> Driver<S> {
         self.net.admission.end_login(number);
         // The link knows the way to its slot: left in there, both would hold each other for ever.
         let link = slot.lock().take();
-        drop(link);
-        reason
+        Ended {
+            reason,
+            client_id: self.home.session().map(|held| held.client_id.clone()),
+            peer: link.and_then(|link| link.origin.peer()),
+        }
     }
 
     fn part(&mut self) {

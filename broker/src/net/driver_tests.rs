@@ -204,7 +204,7 @@ impl Stage {
         let socket = Socket::default();
         let link = Link::new(
             number,
-            format!("connection-{number}").into(),
+            0,
             net.hub.metrics.protocol("test"),
             Box::new(Letters),
             Outbox::new(),
@@ -215,6 +215,7 @@ impl Stage {
             Arc::clone(net),
             net.live.load_full(),
             link,
+            Transport::Tcp,
             None,
             BytesMut::new(),
         );
@@ -232,7 +233,9 @@ impl Stage {
         }
         self.wakes.0.store(0, Ordering::SeqCst);
         let waker = Waker::from(Arc::clone(&self.wakes));
-        self.driver.turn(&mut Context::from_waker(&waker))
+        self.driver
+            .turn(&mut Context::from_waker(&waker))
+            .map(|ended| ended.reason)
     }
 
     fn was_woken(&self) -> bool {

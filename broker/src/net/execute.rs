@@ -27,12 +27,18 @@ pub(super) struct Home {
     /// The link's number.
     link: u64,
     slot: WayBack,
-    /// Answers that wait for the disk, each with the unit that must be there, in order.
-    held: VecDeque<(Seq, Reply)>,
-    /// Up to which unit the task has asked to be woken.
-    asked_for: Seq,
+    /// Answers that wait for the disk, if any do.
+    held: Option<Box<Held>>,
     /// What is kept until the login, or while something is asked about credentials.
     pub(super) gate: Gate,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    /// Each with the unit that must be on disk, in order.
+    answers: VecDeque<(Seq, Reply)>,
+    /// Up to which unit the task has asked to be woken.
+    asked_for: Seq,
 }
 
 /// What a connection's task finds to write.
@@ -55,8 +61,7 @@ impl Home {
             session: None,
             link: id,
             slot,
-            held: VecDeque::new(),
-            asked_for: 0,
+            held: None,
             gate: Gate::default(),
         }
     }
@@ -65,7 +70,8 @@ impl Home {
     pub(super) fn with<R>(&self, step: impl FnOnce(&mut Link) -> R) -> R {
         if let Some(session) = &self.session {
             let mut state = session.lock();
-            if let Some(held) = state.link.as_mut().filter(|held| held.id == self.link) {
+            let held = state.link.as_mut();
+            if let Some(held) = held.filter(|held| held.id == self.link) {
                 return step(held);
             }
         }
@@ -96,7 +102,7 @@ impl Home {
     ) -> Result<Arc<Session>, Refusal> {
         let link = self.slot.lock().take();
         let link = link.expect("nobody else takes the link before the login");
-        let session = hub.connect(connect, identity, *link, &mut Vec::new(), batch)?;
+        let session = hub.connect(connect, identity, link, &mut Vec::new(), batch)?;
         self.session = Some(Arc::clone(&session));
         Ok(session)
     }
@@ -149,17 +155,18 @@ impl Home {
 
     /// Whether answers wait for the disk, and how many.
     pub(super) fn held(&self) -> usize {
-        self.held.len()
+        self.held.as_ref().map_or(0, |held| held.answers.len())
     }
 
     /// Sees to it that the task is woken when the first of the answers that wait may be given.
     pub(super) fn wake_for_answers(&mut self, hub: &Hub, waker: &Waker) {
-        let (Some((seq, _)), Some(store)) = (self.held.front(), hub.store()) else {
+        let (Some(held), Some(store)) = (&mut self.held, hub.store()) else {
             return;
         };
-        if self.asked_for < *seq {
-            self.asked_for = *seq;
-            store.wake_at(*seq, waker);
+        let first = held.answers.front().map_or(0, |(seq, _)| *seq);
+        if held.asked_for < first {
+            held.asked_for = first;
+            store.wake_at(first, waker);
         }
     }
 
@@ -356,31 +363,44 @@ impl Step<'_> {
     /// Gives answers, as far as what they promise is on disk, and those to what the connection
     /// asks for because of them. The others are held, and all that come behind them.
     pub(super) fn answer(&mut self, home: &mut Home, replies: &mut Replies) {
-        if home.held.is_empty() && replies.iter().all(|(seq, _)| *seq == 0) {
+        if home.held.is_none() && replies.iter().all(|(seq, _)| *seq == 0) {
             // Nothing waits for the disk: the usual case.
             let mut more = Replies::new();
             self.answer_once(home, replies.drain(..).map(|(_, reply)| reply), &mut more);
             *replies = more;
-            if replies.is_empty() {
-                return;
-            }
         }
-        home.held.extend(replies.drain(..));
         loop {
-            let hub = &self.net.hub;
-            let ready = home.held.iter();
-            let ready = ready.take_while(|(seq, _)| hub.is_durable(*seq)).count();
-            if ready == 0 {
+            let ready = self.take_ready(home, replies);
+            if ready.is_empty() {
                 return;
             }
-            let now: Vec<Reply> = home.held.drain(..ready).map(|(_, reply)| reply).collect();
-            if home.held.is_empty() {
-                // Keeps no capacity while idle.
-                home.held = VecDeque::new();
-            }
-            self.answer_once(home, now.into_iter(), replies);
-            home.held.extend(replies.drain(..));
+            let ready = ready.into_iter().map(|(_, reply)| reply);
+            self.answer_once(home, ready, replies);
         }
+    }
+
+    /// Takes what may be said now; what may not is held with `replies` behind it.
+    fn take_ready(&self, home: &mut Home, replies: &mut Replies) -> Replies {
+        let hub = &self.net.hub;
+        let is_ready = |(seq, _): &&(Seq, Reply)| hub.is_durable(*seq);
+        let Some(held) = &mut home.held else {
+            let ready = replies.iter().take_while(is_ready).count();
+            if ready < replies.len() {
+                home.held = Some(Box::new(Held {
+                    answers: replies.drain(ready..).collect(),
+                    asked_for: 0,
+                }));
+            }
+            return std::mem::take(replies);
+        };
+        held.answers.extend(replies.drain(..));
+        let ready = held.answers.iter().take_while(is_ready).count();
+        let taken = held.answers.drain(..ready).collect();
+        if held.answers.is_empty() {
+            // Keeps nothing while idle.
+            home.held = None;
+        }
+        taken
     }
 
     fn answer_once(

@@ -219,8 +219,8 @@ fn upgrade(
             Ok(parts) => {
                 let socket = parts.io.into_inner();
                 let early = BytesMut::from(&parts.read_buf[..]);
-                // Boxed once here instead of being part of a larger future for its whole life.
-                Box::pin(net.serve(socket, choice.protocol, arrival, early, permit)).await;
+                // A task of its own: this one ends here, with hyper's buffers.
+                tokio::spawn(net.serve(socket, choice.protocol, arrival, early, permit));
             }
             Err(_) => tracing::error!(%peer, "an upgraded connection is not the socket it was"),
         }
@@ -370,6 +370,7 @@ fn health(net: &Net) -> Response<Full<Bytes>> {
 }
 
 pub(crate) fn metrics(net: &Net) -> String {
+    net.gauge();
     net.hub.gauge();
     let store = net.hub.store().and_then(|store| store.stats());
     net.hub.metrics.render_with(store.as_ref()) + &net.api.metrics()

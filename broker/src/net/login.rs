@@ -169,23 +169,23 @@ impl Step<'_> {
         };
         connect.password = None;
         connect.token = None;
-        let protocol = connect.protocol.clone();
+        let protocol = connect.protocol;
         let hub = &self.net.hub;
         let auth = self.net.auth.load();
         let identity = match answer {
             Ok(identity) => identity,
             Err(refusal) => {
-                if let (RefusalCode::BadCredentials, Some(ip)) = (refusal.code, link.peer) {
+                if let (RefusalCode::BadCredentials, Some(ip)) = (refusal.code, link.origin.ip()) {
                     hub.guard.failed_login(ip, self.batch.now);
                 }
-                hub.refuse(*link, &refusal, self.batch);
+                hub.refuse(link, &refusal, self.batch);
                 self.net.admission.end_login(home.number());
                 return;
             }
         };
         link.due = first_due(auth.warns_at(&identity), &identity);
         let mut more = Vec::new();
-        let admitted = hub.connect(connect, identity.clone(), *link, &mut more, self.batch);
+        let admitted = hub.connect(connect, identity.clone(), link, &mut more, self.batch);
         self.net.admission.end_login(home.number());
         let Ok(session) = admitted else {
             return;

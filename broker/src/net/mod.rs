@@ -15,6 +15,8 @@ mod execute;
 mod http;
 mod listener;
 mod login;
+#[cfg(test)]
+mod sizes;
 mod socket;
 mod stream;
 mod throttle;
@@ -24,7 +26,9 @@ mod tls;
 use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -43,7 +47,7 @@ pub use listener::{Listener, Service};
 pub use stream::EventBody;
 pub(crate) use stream::Pulse;
 pub use throttle::Throttling;
-pub use timers::{TICK, Timers};
+pub use timers::Timers;
 pub use tls::{ClientAuth, Tls, TlsSettings};
 pub(crate) use tls::{reload as reload_tls, watch as watch_tls};
 
@@ -51,9 +55,9 @@ use crate::auth::{Authenticator, Door, Revocation, Revoked, Subject};
 use crate::clock::Clock;
 use crate::http::Api;
 use crate::hub::Hub;
-use crate::session::{Batch, Link, Origin};
+use crate::session::{Batch, Link, Origin, connection_id};
 use crate::telemetry::{Counter, Transport, Untrusted};
-use driver::{Driver, WebSocket};
+use driver::{Driver, Ended, WebSocket};
 
 /// What all connections share.
 pub struct Net {
@@ -186,7 +190,7 @@ impl Net {
         Ok(revoked)
     }
 
-    /// Sets the gauges of what is counted here; to be called from time to time.
+    /// Sets the gauges of what is counted here; called before they are shown.
     pub fn gauge(&self) {
         let metrics = &self.hub.metrics.protection;
         let (connections, bytes) = self.admission.half_open();
@@ -202,53 +206,39 @@ impl Net {
     }
 
     /// Speaks a protocol on a socket until the connection is over.
-    pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
+    pub fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         self: Arc<Self>,
         socket: S,
         protocol: &'static dyn Protocol,
         arrival: Arrival,
         early: BytesMut,
         permit: Permit,
-    ) {
+    ) -> Serving<S> {
         let number = permit.number();
         let metrics = self.hub.metrics.protocol(protocol.name());
         metrics.opened.inc();
         metrics.connections(arrival.transport).inc();
         let live = self.live.load_full();
         let (link, web_socket) = self.open(number, protocol, &arrival, &live);
-        let Arrival {
-            peer, transport, ..
-        } = arrival;
         let door = Door {
-            peer,
+            peer: arrival.peer,
             on_loopback: arrival.on_loopback,
             certificate_user: arrival.certificate_user,
             token: arrival.token,
         };
-        let ended = Driver::new(socket, Arc::clone(&self), live, link, web_socket, early)
-            .through(door)
-            .run()
-            .await;
-        drop(permit);
-        metrics.connections(transport).dec();
-        self.hub
-            .metrics
-            .connection_closed(metrics.name, ended.reason.cause);
-        tracing::info!(
-            connection = number,
-            peer = %peer,
-            protocol = metrics.name,
-            transport = transport.as_str(),
-            client = %Untrusted(ended.client_id.as_deref().unwrap_or("-")),
-            reason = ended.reason.cause.as_str(),
-            detail = %Untrusted(&ended.reason.detail),
-            "connection closed"
+        let driver = Driver::new(
+            socket,
+            self,
+            live,
+            link,
+            arrival.transport,
+            web_socket,
+            early,
         );
-    }
-
-    /// A name that no other connection has or had.
-    fn connection_id(&self, number: u64) -> ByteString {
-        format!("{:012x}-{number}", self.run & 0xffff_ffff_ffff).into()
+        Serving {
+            driver: driver.through(door),
+            permit: Some(permit),
+        }
     }
 
     fn open(
@@ -258,18 +248,14 @@ impl Net {
         arrival: &Arrival,
         live: &Live,
     ) -> (Link, Option<WebSocket>) {
-        let connection_id = self.connection_id(number);
         let open_at = self.clock.now();
         let open = Open {
             subprotocol: arrival.subprotocol,
-            connection_id: connection_id.clone(),
+            connection_id: connection_id(self.run, number).into(),
             limits: Arc::clone(&live.limits),
             now: open_at,
         };
-        let is_web_socket = matches!(
-            arrival.transport,
-            Transport::WebSocket | Transport::WebSocketTls
-        );
+        let is_web_socket = arrival.transport.is_web_socket();
         let usage = protocol.web_socket_use();
         let outbox = match (is_web_socket, arrival.deflate) {
             (false, _) => Outbox::new(),
@@ -284,24 +270,56 @@ impl Net {
         let way_back = Arc::new(Mutex::new(None));
         let mut link = Link::new(
             number,
-            connection_id,
+            self.run,
             self.hub.metrics.protocol(protocol.name()),
             protocol.open(open),
             outbox,
             way_back,
         );
-        link.peer = Some(arrival.peer.ip());
-        link.origin = Origin {
-            peer: Some(arrival.peer),
-            transport: arrival.transport.as_str(),
-            opened_at: open_at,
-            active_at: open_at,
-            ..Origin::default()
-        };
+        link.origin = Origin::new(arrival.peer, arrival.transport.as_str(), open_at);
         (link, web_socket)
     }
 }
 
 fn as_gauge(counter: &Counter) -> usize {
     usize::try_from(counter.value()).unwrap_or(usize::MAX)
+}
+
+/// A connection that is being served, see [`Net::serve`]. Written by hand: an `async` function
+/// would hold its arguments twice, and an idle connection is little else.
+pub struct Serving<S> {
+    driver: Driver<S>,
+    /// Its place, until it is over.
+    permit: Option<Permit>,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Future for Serving<S> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let ended = ready!(self.driver.run(cx));
+        self.permit = None;
+        self.report(&ended);
+        Poll::Ready(())
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Serving<S> {
+    fn report(&self, ended: &Ended) {
+        let metrics = self.driver.metrics();
+        let transport = self.driver.transport();
+        metrics.connections(transport).dec();
+        let all = &self.driver.net().hub.metrics;
+        all.connection_closed(metrics.name, ended.reason.cause);
+        tracing::info!(
+            connection = self.driver.number(),
+            peer = %ended.peer.map_or_else(|| "-".to_owned(), |peer| peer.to_string()),
+            protocol = metrics.name,
+            transport = transport.as_str(),
+            client = %Untrusted(ended.client_id.as_deref().unwrap_or("-")),
+            reason = ended.reason.cause.as_str(),
+            detail = %Untrusted(&ended.reason.detail),
+            "connection closed"
+        );
+    }
 }

@@ -71,19 +71,13 @@ impl Net {
         let metrics = self.hub.metrics.protocol("sse");
         let mut link = Link::new(
             number,
-            self.connection_id(number),
+            self.run,
             Arc::clone(&metrics),
             connection,
             Outbox::new(),
             Arc::default(),
         );
-        link.origin = Origin {
-            peer: Some(ends.peer),
-            transport: "http",
-            opened_at: batch.now,
-            active_at: batch.now,
-            ..Origin::default()
-        };
+        link.origin = Origin::new(ends.peer, "http", batch.now);
         let mut home = Home::new(link);
         let warns_at = self.auth.load().warns_at(&identity);
         home.with(|link| link.due = first_due(warns_at, &identity));

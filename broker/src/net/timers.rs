@@ -1,119 +1,133 @@
-//! One timer wheel for all connections.
+//! The deadlines of all connections.
 //!
-//! An idle connection has no timer of its own: it leaves its waker here, in the slot of its
-//! deadline, and is woken when that slot comes round. Activity does not touch the wheel: a
-//! connection that is woken looks at its own deadline, and if that has moved, comes back here.
-//! One task turns the wheel ([`Timers::turn`]).
+//! An idle connection has no timer of its own: it leaves its waker here, under the tick of its
+//! deadline, and is woken when that has come. Activity touches nothing here: a connection that is
+//! woken looks at its own deadline, and if that has moved, comes back. One task meets the deadlines
+//! ([`Timers::turn`]) and sleeps until the first of them ([`Timers::until_due`]), so that a broker
+//! with nothing to do is not woken at all.
 
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::task::Waker;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use protocols::model::Timestamp;
+use tokio::sync::Notify;
 
-/// How often the wheel turns by one slot; deadlines are met within it.
-pub const TICK: Duration = Duration::from_millis(100);
-
-/// Slots. A deadline further away than one turn waits for the next one.
-const SLOTS: usize = 1024;
+/// Deadlines are met within so many milliseconds: those of one tick are met together.
+const TICK_MS: u64 = 100;
 
 /// Names an armed timer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimerId {
-    slot: u32,
-    key: u64,
+    tick: u64,
+    key: NonZeroU32,
 }
 
 /// See the module.
 #[derive(Debug)]
 pub struct Timers {
-    wheel: Mutex<Wheel>,
+    ticks: Mutex<Ticks>,
+    /// Told when the first deadline is now an earlier one.
+    earlier: Notify,
 }
 
 #[derive(Debug)]
-struct Wheel {
-    slots: Vec<Vec<Armed>>,
+struct Ticks {
+    /// By the tick at which they are due; none is empty.
+    armed: BTreeMap<u64, Vec<Armed>>,
     /// The tick up to which all was fired.
     turned: u64,
-    next_key: u64,
+    /// Need be unique within a tick only, so that it may go round.
+    next_key: NonZeroU32,
 }
 
 #[derive(Debug)]
 struct Armed {
-    key: u64,
-    tick: u64,
+    key: NonZeroU32,
     waker: Waker,
 }
 
 impl Timers {
-    /// A wheel that begins at `now`.
+    /// No deadlines yet; all before `now` have passed.
     pub fn new(now: Timestamp) -> Self {
-        let slots = (0..SLOTS).map(|_| Vec::new()).collect();
         Self {
-            wheel: Mutex::new(Wheel {
-                slots,
+            ticks: Mutex::new(Ticks {
+                armed: BTreeMap::new(),
                 turned: tick(now),
-                next_key: 0,
+                next_key: NonZeroU32::MIN,
             }),
+            earlier: Notify::new(),
         }
     }
 
     /// Wakes the waker once `at` has come.
     pub fn arm(&self, at: Timestamp, waker: &Waker) -> TimerId {
-        let mut wheel = self.wheel.lock();
+        let mut ticks = self.ticks.lock();
         // Rounded up, so that a connection woken by it finds its deadline passed.
-        let tick = (tick(at) + 1).max(wheel.turned + 1);
-        let slot = slot(tick);
-        let key = wheel.next_key;
-        wheel.next_key += 1;
-        wheel.slots[slot].push(Armed {
+        let tick = (tick(at) + 1).max(ticks.turned + 1);
+        let key = ticks.next_key;
+        ticks.next_key = key.checked_add(1).unwrap_or(NonZeroU32::MIN);
+        let is_first = ticks.armed.keys().next().is_none_or(|first| tick < *first);
+        ticks.armed.entry(tick).or_default().push(Armed {
             key,
-            tick,
             waker: waker.clone(),
         });
-        TimerId {
-            slot: u32::try_from(slot).unwrap_or(0),
-            key,
+        drop(ticks);
+        if is_first {
+            self.earlier.notify_one();
         }
+        TimerId { tick, key }
     }
 
     /// Forgets a timer that is no longer wanted. Does nothing if it has fired.
     pub fn disarm(&self, id: TimerId) {
-        let mut wheel = self.wheel.lock();
-        let Some(slot) = wheel.slots.get_mut(id.slot as usize) else {
+        let mut ticks = self.ticks.lock();
+        let Some(armed) = ticks.armed.get_mut(&id.tick) else {
             return;
         };
-        if let Some(at) = slot.iter().position(|armed| armed.key == id.key) {
-            slot.swap_remove(at);
+        if let Some(at) = armed.iter().position(|armed| armed.key == id.key) {
+            armed.swap_remove(at);
         }
-        shrink(slot);
+        if armed.is_empty() {
+            ticks.armed.remove(&id.tick);
+        } else if armed.capacity() > 64 && armed.len() < armed.capacity() / 4 {
+            armed.shrink_to(armed.len() * 2);
+        }
     }
 
-    /// Turns the wheel to `now` and wakes all whose time has come.
+    /// Wakes all whose time has come.
     pub fn turn(&self, now: Timestamp) {
-        let mut due = Vec::new();
-        {
-            let mut wheel = self.wheel.lock();
-            let (from, to) = (wheel.turned + 1, tick(now));
-            if from > to {
-                return;
-            }
-            // After a long pause one round visits every slot.
-            for at in from..=to.min(from + SLOTS as u64 - 1) {
-                let slot = &mut wheel.slots[slot(at)];
-                due.extend(slot.extract_if(.., |armed| armed.tick <= to));
-                shrink(slot);
-            }
-            wheel.turned = to;
-        }
-        for armed in due {
+        let due = {
+            let mut ticks = self.ticks.lock();
+            let turned = ticks.turned.max(tick(now));
+            ticks.turned = turned;
+            let later = ticks.armed.split_off(&(turned + 1));
+            std::mem::replace(&mut ticks.armed, later)
+        };
+        for armed in due.into_values().flatten() {
             armed.waker.wake();
         }
     }
 
+    /// How long it is from `now` until [`Timers::turn`] has something to do; `None` if nothing is
+    /// armed.
+    pub fn until_due(&self, now: Timestamp) -> Option<Duration> {
+        let first = *self.ticks.lock().armed.keys().next()?;
+        Some(Duration::from_millis(
+            (first * TICK_MS).saturating_sub(now.0),
+        ))
+    }
+
+    /// Waits until a deadline was armed that is before all others, since this was last awaited.
+    pub async fn earlier(&self) {
+        self.earlier.notified().await;
+    }
+
     /// Timers that are armed.
     pub fn len(&self) -> usize {
-        self.wheel.lock().slots.iter().map(Vec::len).sum()
+        self.ticks.lock().armed.values().map(Vec::len).sum()
     }
 
     /// Whether none is armed.
@@ -123,17 +137,7 @@ impl Timers {
 }
 
 fn tick(at: Timestamp) -> u64 {
-    at.0 / u64::try_from(TICK.as_millis()).unwrap_or(1)
-}
-
-fn slot(tick: u64) -> usize {
-    usize::try_from(tick % SLOTS as u64).unwrap_or(0)
-}
-
-fn shrink(slot: &mut Vec<Armed>) {
-    if slot.capacity() > 64 && slot.len() < slot.capacity() / 4 {
-        slot.shrink_to(slot.len() * 2);
-    }
+    at.0 / TICK_MS
 }
 
 #[cfg(test)]
@@ -172,10 +176,10 @@ mod tests {
     }
 
     #[test]
-    fn waits_further_rounds() {
+    fn waits_for_a_distant_deadline() {
         let timers = Timers::new(Timestamp(0));
         let (count, waker) = counter();
-        let at = Timestamp(100 * SLOTS as u64 * 2 + 50);
+        let at = Timestamp(204_850);
         timers.arm(at, &waker);
         timers.turn(Timestamp(at.0 - 200));
         assert_eq!(count.0.load(Ordering::SeqCst), 0);
@@ -200,5 +204,51 @@ mod tests {
         timers.arm(Timestamp(100), &waker);
         timers.turn(Timestamp(5100));
         assert_eq!(count.0.load(Ordering::SeqCst), 1);
+    }
+
+    #[test]
+    fn says_when_it_has_something_to_do() {
+        let timers = Timers::new(Timestamp(1000));
+        let (_, waker) = counter();
+        let until = |now| {
+            timers
+                .until_due(Timestamp(now))
+                .map(|span| span.as_millis())
+        };
+        assert_eq!(until(1000), None, "nothing is armed: nobody need be woken");
+        let late = timers.arm(Timestamp(60_000), &waker);
+        assert_eq!(until(1000), Some(59_100));
+        let early = timers.arm(Timestamp(2040), &waker);
+        timers.arm(Timestamp(2010), &waker);
+        assert_eq!(
+            until(1000),
+            Some(1100),
+            "deadlines of one tick are met together"
+        );
+        assert_eq!(until(5000), Some(0));
+        timers.turn(Timestamp(2100));
+        timers.disarm(early);
+        assert_eq!(until(2100), Some(58_000));
+        timers.disarm(late);
+        assert_eq!(until(2100), None);
+    }
+
+    #[tokio::test]
+    async fn an_earlier_deadline_rouses_who_sleeps_until_the_first() {
+        use futures_util::FutureExt as _;
+
+        let timers = Timers::new(Timestamp(0));
+        let (_, waker) = counter();
+        assert!(timers.earlier().now_or_never().is_none());
+        timers.arm(Timestamp(9000), &waker);
+        assert!(
+            timers.earlier().now_or_never().is_some(),
+            "the first of all"
+        );
+        timers.arm(Timestamp(9000), &waker);
+        timers.arm(Timestamp(20_000), &waker);
+        assert!(timers.earlier().now_or_never().is_none(), "later ones wait");
+        timers.arm(Timestamp(500), &waker);
+        assert!(timers.earlier().now_or_never().is_some());
     }
 }

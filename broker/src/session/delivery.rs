@@ -143,10 +143,10 @@ impl State {
                 Outcome::Away => Taken::Away,
             };
         }
-        let room = self
-            .lanes
-            .iter()
-            .any(|lane| lane.owner == terms.lane && lane.has_room());
+        let room = match self.lane_at(terms.lane) {
+            Some(at) => self.lanes[at].has_room(),
+            None => terms.lane.is_none() && self.window > 0,
+        };
         if !room {
             return Taken::Busy;
         }
@@ -242,7 +242,7 @@ impl State {
             self.done(me, entry, batch);
         }
         let missed = std::mem::take(&mut self.missed_offer);
-        if missed || self.lanes.iter().any(Lane::has_room) {
+        if missed || self.has_room() {
             for held in self.subscriptions.values() {
                 if let Some(group) = held.group.as_ref().filter(|group| group.has_backlog()) {
                     batch.thirst(group);
@@ -290,7 +290,7 @@ impl State {
             return Outcome::Away;
         };
         if link.outbox.len() > limit {
-            link.gap += 1;
+            link.gap = link.gap.saturating_add(1);
             batch.count_dropped(DropReason::SlowConsumer, 1);
             return Outcome::Dropped;
         }
@@ -326,14 +326,14 @@ impl State {
         offer: Option<Offer>,
         batch: &mut Batch,
     ) -> Outcome {
-        let Some(at) = self.lanes.iter().position(|lane| lane.owner == terms.lane) else {
+        let Some(at) = self.lane_for(terms.lane) else {
             return Outcome::Away;
         };
         let size = message.size();
         if !self.make_room(me, at, size, batch) {
             batch.count_dropped(DropReason::QueueFull, 1);
             if let Some(link) = &mut self.link {
-                link.gap += 1;
+                link.gap = link.gap.saturating_add(1);
             }
             return Outcome::Dropped;
         }
@@ -379,6 +379,14 @@ impl State {
             self.rouse(me, batch);
         }
         Outcome::Accepted
+    }
+
+    /// The lane of that subscription, or the session's own, which begins with its first message.
+    fn lane_for(&mut self, owner: Option<SubscriptionId>) -> Option<usize> {
+        if owner.is_none() && self.window > 0 && self.lane_at(None).is_none() {
+            self.lane_mut(None, self.window, false);
+        }
+        self.lane_at(owner)
     }
 
     /// Whether another message may wait; if so configured, the oldest that waits makes room.
@@ -471,7 +479,7 @@ impl State {
     }
 
     fn lane_of(&self, id: SubscriptionId) -> Option<usize> {
-        self.lanes.iter().position(|lane| lane.owner == Some(id))
+        self.lane_at(Some(id))
     }
 }
 
@@ -516,7 +524,7 @@ fn keep(
 
 fn tell_gap(link: &mut Link, now: Timestamp) {
     if link.gap > 0 {
-        let dropped = std::mem::take(&mut link.gap);
+        let dropped = u64::from(std::mem::take(&mut link.gap));
         link.connection
             .notify(&Notice::Gap { dropped }, now, &mut link.outbox);
     }

@@ -1,11 +1,9 @@
 //! A client's connection as its session sees it.
 
-use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::task::Waker;
 
-use bytestring::ByteString;
 use parking_lot::Mutex;
 use protocols::connection::{Cause, CloseReason, Connection};
 use protocols::model::Timestamp;
@@ -22,8 +20,8 @@ use crate::telemetry::ProtocolMetrics;
 pub struct Link {
     /// Unique among all connections of this process.
     pub id: u64,
-    /// Its name, see [`protocols::connection::Open::connection_id`].
-    pub connection_id: ByteString,
+    /// The broker's run that it belongs to, see [`Link::connection_id`].
+    pub run: u64,
     /// The counters of its protocol.
     pub metrics: Arc<ProtocolMetrics>,
     /// The state machine.
@@ -43,17 +41,15 @@ pub struct Link {
     /// Nothing is written before this unit is on disk: the login that made it promises a session.
     pub cork: Seq,
     /// Messages dropped since the client was last told.
-    pub gap: u64,
+    pub gap: u32,
     /// How many more batches this client may hold up before it is left to itself.
     pub patience: u16,
     /// When its client's credentials have to be looked at next, or [`Link::NEVER`].
     pub due: Timestamp,
     /// Where the session puts the link when it lets go.
     pub way_back: WayBack,
-    /// The client's address, if it has one.
-    pub peer: Option<IpAddr>,
     /// Its place among the connections of its user.
-    pub place: Option<Place>,
+    pub place: Option<Box<Place>>,
     /// Where it came from, for those who ask.
     pub origin: Origin,
 }
@@ -61,16 +57,40 @@ pub struct Link {
 /// Where a connection came from.
 #[derive(Clone, Debug, Default)]
 pub struct Origin {
-    /// The client's address.
-    pub peer: Option<SocketAddr>,
+    /// The client's address and port, without what IPv6 has beside them: an idle connection is
+    /// little else than this.
+    peer: Option<(IpAddr, u16)>,
     /// What carries it: `tcp`, `tls`, `ws`, `wss` or `http`.
     pub transport: &'static str,
     /// Protocol and version, once the client was let in: `mqtt 5`.
-    pub protocol: Cow<'static, str>,
+    pub protocol: &'static str,
     /// When it began.
     pub opened_at: Timestamp,
     /// When its client last said something.
     pub active_at: Timestamp,
+}
+
+impl Origin {
+    /// Of a connection that is made now.
+    pub fn new(peer: SocketAddr, transport: &'static str, now: Timestamp) -> Self {
+        Self {
+            peer: Some((peer.ip(), peer.port())),
+            transport,
+            protocol: "",
+            opened_at: now,
+            active_at: now,
+        }
+    }
+
+    /// The client's address, if it has one.
+    pub fn ip(&self) -> Option<IpAddr> {
+        self.peer.map(|(ip, _)| ip)
+    }
+
+    /// The client's address and port.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        self.peer.map(SocketAddr::from)
+    }
 }
 
 /// The place where a connection's task finds its [`Link`] again.
@@ -87,7 +107,7 @@ impl Link {
     /// A link of a connection that was just opened.
     pub fn new(
         id: u64,
-        connection_id: ByteString,
+        run: u64,
         metrics: Arc<ProtocolMetrics>,
         connection: Box<dyn Connection>,
         outbox: Outbox,
@@ -95,7 +115,7 @@ impl Link {
     ) -> Self {
         Self {
             id,
-            connection_id,
+            run,
             metrics,
             connection,
             outbox,
@@ -109,10 +129,14 @@ impl Link {
             patience: PATIENCE,
             due: Self::NEVER,
             way_back,
-            peer: None,
             place: None,
             origin: Origin::default(),
         }
+    }
+
+    /// Its name, see [`protocols::connection::Open::connection_id`].
+    pub fn connection_id(&self) -> String {
+        connection_id(self.run, self.id)
     }
 
     /// Runs the state machine with a place for what it puts out.
@@ -178,14 +202,19 @@ impl Link {
     }
 
     /// Gives the link back to its task and wakes it.
-    pub fn hand_back(mut self) {
+    pub fn hand_back(mut self: Box<Self>) {
         let sleeper = self.sleeper.take();
         let way_back = Arc::clone(&self.way_back);
-        *way_back.lock() = Some(Box::new(self));
+        *way_back.lock() = Some(self);
         if let Some(waker) = sleeper {
             waker.wake();
         }
     }
+}
+
+/// The name of a connection: unique among all of all runs of the broker.
+pub fn connection_id(run: u64, number: u64) -> String {
+    format!("{:012x}-{number}", run & 0xffff_ffff_ffff)
 }
 
 impl std::fmt::Debug for Link {

@@ -7,6 +7,7 @@
 //! Lock order: a group's lock may be held when a session's is taken, never the other way round,
 //! and never two sessions' at once.
 
+mod accepted;
 mod batch;
 mod credentials;
 mod delivery;
@@ -17,7 +18,6 @@ mod record;
 mod route;
 mod spill;
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytestring::ByteString;
@@ -30,11 +30,12 @@ use protocols::connection::{
 use protocols::model::{QoS, Timestamp};
 use tokio::sync::Notify;
 
+pub use accepted::Accepted;
 pub use batch::{Batch, Queue};
 pub use delivery::{Offer, Outcome, Settled, Taken, Terms};
 pub use group::{Group, GroupBounds, GroupName, TEMPORARY};
 pub use lane::{Dropped, Entry, Lane, Share};
-pub use link::{Link, Origin, PATIENCE, WayBack};
+pub use link::{Link, Origin, PATIENCE, WayBack, connection_id};
 pub use record::Restart;
 pub use route::{Plan, Route, SubRoute, Target};
 pub use spill::{Spill, Wish};
@@ -86,7 +87,8 @@ pub struct Bounds {
 /// The part of a session that its lock guards.
 #[derive(Debug)]
 pub struct State {
-    /// The connection, while there is one.
+    /// The connection, while there is one. Not in a box: each delivery would have to look in one
+    /// place more.
     pub link: Option<Link>,
     /// Who its client has proved to be, since the last login or renewal of this process. None for
     /// anonymous clients.
@@ -108,7 +110,7 @@ pub struct State {
     /// What several matching subscriptions mean.
     pub overlap: Overlap,
     /// Packet identifiers of QoS 2 publishes that were accepted and not released.
-    pub accepted: HashSet<u16>,
+    pub accepted: Accepted,
     /// Retained messages that are still to be sent to new subscriptions.
     pub retained: Vec<RetainedWork>,
     /// Whether a subscription of its matches what its client must not get.
@@ -117,12 +119,14 @@ pub struct State {
     trusted_from: Position,
     /// Whether a group had a message for it while its outbox was full.
     missed_offer: bool,
+    /// The window of the session's own lane, which is made when it is needed.
+    window: u16,
     lanes: Vec<Lane>,
     next_position: Position,
     next_subscription: u32,
     queued: usize,
     queued_bytes: usize,
-    bounds: Bounds,
+    bounds: Arc<Bounds>,
 }
 
 /// One of a session's subscriptions.
@@ -153,7 +157,7 @@ impl Session {
         number: u64,
         client_id: ByteString,
         user: Option<ByteString>,
-        bounds: Bounds,
+        bounds: Arc<Bounds>,
         store: Option<Arc<dyn Store>>,
     ) -> Self {
         let state = State {
@@ -167,11 +171,12 @@ impl Session {
             will_at: None,
             watched: None,
             overlap: Overlap::Merge,
-            accepted: HashSet::new(),
+            accepted: Accepted::default(),
             retained: Vec::new(),
             guarded: false,
             trusted_from: 0,
             missed_offer: false,
+            window: 0,
             lanes: Vec::new(),
             next_position: 0,
             next_subscription: 0,
@@ -204,19 +209,20 @@ impl Session {
     /// Runs a step on the link if the session still holds the connection `link`.
     pub fn with_link<R>(&self, link: u64, step: impl FnOnce(&mut Link) -> R) -> Option<R> {
         let mut state = self.lock();
-        state.link.as_mut().filter(|held| held.id == link).map(step)
+        let held = state.link.as_mut();
+        held.filter(|held| held.id == link).map(step)
     }
 }
 
 impl State {
     /// Gives the session a connection.
-    pub fn attach(&mut self, mut link: Link) -> &mut Link {
+    pub fn attach(&mut self, mut link: Box<Link>) -> &mut Link {
         link.hard_bytes = self.bounds.outbox_hard_bytes;
-        self.link.insert(link)
+        self.link.insert(*link)
     }
 
     /// Takes the connection away, if it is this one or any.
-    pub fn detach(&mut self, link: Option<u64>) -> Option<Link> {
+    pub fn detach(&mut self, link: Option<u64>) -> Option<Box<Link>> {
         if link.is_some_and(|id| self.link.as_ref().is_none_or(|held| held.id != id)) {
             return None;
         }
@@ -227,7 +233,7 @@ impl State {
         self.retained
             .retain(|work| work.request.durable && work.request.qos > QoS::AtMostOnce);
         self.missed_offer = false;
-        self.link.take()
+        self.link.take().map(Box::new)
     }
 
     /// Ends the connection for a reason of the broker's and lets it go.
@@ -269,10 +275,12 @@ impl State {
 
     /// Sets the window of the session's own lane, which is stored if the session is.
     pub fn set_window(&mut self, window: u16, stored: bool) {
-        let lane = self.lane_mut(None, window, false);
-        lane.window = window;
+        self.window = window;
         if stored {
-            lane.store();
+            self.lane_mut(None, window, false).store();
+        }
+        if let Some(at) = self.lane_at(None) {
+            self.lanes[at].window = window;
         }
     }
 
@@ -334,7 +342,7 @@ impl State {
         }
         self.lanes.clear();
         self.retained.clear();
-        self.accepted.clear();
+        self.accepted = Accepted::default();
         self.queued = 0;
         self.queued_bytes = 0;
         let mut subscriptions: Vec<_> = self.subscriptions.drain().map(|(_, held)| held).collect();
@@ -343,14 +351,26 @@ impl State {
     }
 
     fn lane_mut(&mut self, owner: Option<SubscriptionId>, window: u16, auto: bool) -> &mut Lane {
-        let at = match self.lanes.iter().position(|lane| lane.owner == owner) {
+        let at = match self.lane_at(owner) {
             Some(at) => at,
             None => {
+                // Most sessions have one at most.
+                self.lanes.reserve_exact(1);
                 self.lanes.push(Lane::new(owner, window, auto));
                 self.lanes.len() - 1
             }
         };
         &mut self.lanes[at]
+    }
+
+    fn lane_at(&self, owner: Option<SubscriptionId>) -> Option<usize> {
+        self.lanes.iter().position(|lane| lane.owner == owner)
+    }
+
+    /// Whether a further message could be sent at once, in some lane.
+    fn has_room(&self) -> bool {
+        let own = self.window > 0 && self.lane_at(None).is_none();
+        own || self.lanes.iter().any(Lane::has_room)
     }
 
     fn forget(&mut self, entries: &[Entry]) {

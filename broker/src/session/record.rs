@@ -29,7 +29,7 @@ impl Session {
     /// Brings a session back. Its subscriptions are added by [`State::restore_subscription`].
     pub fn restore(
         recovered: &RecoveredSession,
-        bounds: Bounds,
+        bounds: Arc<Bounds>,
         store: Arc<dyn Store>,
         restart: Restart,
     ) -> Self {
@@ -233,7 +233,7 @@ impl State {
         self.overlap = record.overlap;
         self.next_position = record.next_position;
         self.next_subscription = record.next_subscription;
-        self.accepted.extend(&recovered.accepted);
+        self.accepted.extend(recovered.accepted.iter().copied());
         self.set_window(record.window, true);
         self.will = record.will.as_ref().map(will);
         self.will_at = record.will_at;
@@ -261,8 +261,7 @@ impl State {
     }
 
     fn own_window(&self) -> u16 {
-        let own = self.lanes.iter().find(|lane| lane.owner.is_none());
-        own.map_or(0, |lane| lane.window)
+        self.window
     }
 }
 

@@ -89,6 +89,11 @@ pub enum Transport {
 }
 
 impl Transport {
+    /// Whether WebSocket frames are on it.
+    pub const fn is_web_socket(self) -> bool {
+        matches!(self, Self::WebSocket | Self::WebSocketTls)
+    }
+
     const ALL: [Self; 4] = [Self::Tcp, Self::Tls, Self::WebSocket, Self::WebSocketTls];
 
     /// The value of the label `transport`.

@@ -57,7 +57,7 @@ impl Story {
     /// A client of the user `ann` that has logged in.
     pub(crate) fn connect(&mut self, tongue: Tongue) -> Client {
         self.links += 1;
-        let id = format!("connection-{}", self.links);
+        let id = broker::session::connection_id(0, self.links);
         let protocol = tongue.protocol();
         let open = Open {
             subprotocol: None,
@@ -65,14 +65,14 @@ impl Story {
             limits: Arc::new(Limits::default()),
             now: self.batch.now,
         };
-        let mut link = Link::new(
+        let mut link = Box::new(Link::new(
             self.links,
-            id.clone().into(),
+            0,
             self.hub.metrics.protocol(protocol.name()),
             protocol.open(open),
             Outbox::new(),
             WayBack::default(),
-        );
+        ));
         let (login, now) = (tongue.login(&id), self.batch.now);
         let mut commands = Vec::new();
         let used = link.drive(&mut commands, |connection, out| {

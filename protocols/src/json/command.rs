@@ -44,7 +44,7 @@ pub(super) fn connect(request: ConnectRequest<'_>, limits: &Limits) -> Result<Co
     };
     let silence_ms = limits.json_ping_ms.saturating_add(limits.json_pong_ms);
     Ok(Connect {
-        protocol: Cow::Borrowed("json 1"),
+        protocol: "json 1",
         client_id: client_id.as_deref().map(ByteString::from),
         // Who asks for a session wants to find it again.
         clean_start: request.clean_start.unwrap_or(expiry_secs == 0),

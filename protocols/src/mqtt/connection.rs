@@ -69,7 +69,7 @@ impl Protocol for Mqtt {
 
 /// Unfinished bytes of a packet that count as a sign of life: a large packet on a slow line may
 /// take longer than the keep alive, but not one byte at a time.
-const PARTIAL_BYTES: usize = 1024;
+const PARTIAL_BYTES: u32 = 1024;
 
 /// One client's connection. Rare state is boxed: most connections are idle.
 #[derive(Debug)]
@@ -81,7 +81,7 @@ struct Client {
     /// Milliseconds of silence that end the connection, half of them grace; 0 for never.
     silence_ms: u32,
     /// Length of the unfinished packet when it last counted as a sign of life.
-    partial: usize,
+    partial: u32,
     version: Version,
     /// Whether reason strings may go into any packet `[MQTT-3.1.2-29]`.
     problem_information: bool,
@@ -90,7 +90,7 @@ struct Client {
     /// Whether CONNECT agreed on the authentication method `jwt`.
     enhanced: bool,
     /// The largest packet that the client takes.
-    packet_max: usize,
+    packet_max: u32,
     open: OpenIn,
     order: AnswerOrder,
     sent: Sent,
@@ -221,7 +221,7 @@ impl Client {
             problem_information: true,
             session_ends: true,
             enhanced: false,
-            packet_max: usize::MAX,
+            packet_max: u32::MAX,
             open: OpenIn::default(),
             order: AnswerOrder::default(),
             sent: Sent::default(),
@@ -256,7 +256,8 @@ impl Client {
     }
 
     fn note_partial(&mut self, length: usize, now: Timestamp) {
-        if length >= self.partial + PARTIAL_BYTES {
+        let length = u32::try_from(length).unwrap_or(u32::MAX);
+        if length >= self.partial.saturating_add(PARTIAL_BYTES) {
             self.partial = length;
             self.heard = now;
         }
@@ -464,15 +465,20 @@ impl Client {
         if super::encode(packet, self.version, &mut bytes).is_err() {
             return false;
         }
-        let fits = bytes.len() <= self.packet_max;
+        let fits = bytes.len() <= self.packet_bytes_max();
         if fits {
             outbox.frame(FrameType::Binary, &[&bytes]);
         }
         fits
     }
 
+    /// Bytes of the largest packet that the client takes.
+    fn packet_bytes_max(&self) -> usize {
+        usize::try_from(self.packet_max).unwrap_or(usize::MAX)
+    }
+
     fn put_bytes(&self, bytes: &[u8], outbox: &mut Outbox) {
-        if bytes.len() <= self.packet_max {
+        if bytes.len() <= self.packet_bytes_max() {
             outbox.frame(FrameType::Binary, &[bytes]);
         }
     }

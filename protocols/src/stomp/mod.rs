@@ -84,6 +84,15 @@ impl Version {
     /// All of them, the oldest first.
     pub const ALL: [Self; 3] = [Self::V1_0, Self::V1_1, Self::V1_2];
 
+    /// The protocol and the version, for people.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::V1_0 => "stomp 1.0",
+            Self::V1_1 => "stomp 1.1",
+            Self::V1_2 => "stomp 1.2",
+        }
+    }
+
     /// The number as it stands in `version` and `accept-version`.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -46,7 +46,7 @@ impl Durable {
     fn crash_for(&mut self, secs: u32) {
         let (store, recovered) = self.store.crash();
         let now = self.story.batch.now.plus_secs(secs);
-        let bounds = *self.story.hub.bounds.load_full();
+        let bounds = self.story.hub.bounds.load_full().all;
         self.story = Story::on(bounds, Some(Arc::clone(&store) as Arc<dyn Store>));
         self.story.batch.now = now;
         self.store = store;

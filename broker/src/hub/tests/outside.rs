@@ -69,15 +69,25 @@ fn a_connection_is_found_by_its_name_while_it_is_there() {
     let client = story.connect(named("a", 60));
     let send = |story: &mut Story| {
         let sent = story.hub.send_to_connection(
-            "connection-1",
+            &crate::session::connection_id(0, 1),
             message("$connection/1", "x", QoS::AtMostOnce),
             Some("key".into()),
             &mut story.batch,
         );
         sent.map(Result::unwrap)
     };
-    assert!(story.hub.connection("connection-2").is_none());
-    assert!(story.hub.connection("other-1").is_none());
+    assert!(
+        story
+            .hub
+            .connection(&crate::session::connection_id(0, 2))
+            .is_none()
+    );
+    assert!(
+        story
+            .hub
+            .connection(&crate::session::connection_id(7, 1))
+            .is_none()
+    );
     assert_eq!(send(&mut story), Some(true));
     assert_eq!(client.payloads(), ["x"]);
     assert!(
@@ -91,7 +101,12 @@ fn a_connection_is_found_by_its_name_while_it_is_there() {
             .hub
             .kick(&client.session, None, &reason(), &mut story.batch)
     );
-    assert!(story.hub.connection("connection-1").is_none());
+    assert!(
+        story
+            .hub
+            .connection(&crate::session::connection_id(0, 1))
+            .is_none()
+    );
     // It was sent under that key once, which stays true.
     assert_eq!(send(&mut story), Some(true));
     assert!(client.payloads().is_empty());

@@ -88,7 +88,7 @@ impl Client {
         let apart = message.payload.len() >= SHARE_BYTES;
         let payload = if apart { message.payload.len() } else { 0 };
         // [MQTT-3.1.2-24] [MQTT-3.1.2-25]
-        if encoded.len() + payload > self.packet_max {
+        if encoded.len() + payload > self.packet_bytes_max() {
             return Delivered::TooLarge;
         }
         if apart {
@@ -119,7 +119,7 @@ impl Client {
             return Delivered::TooLarge;
         };
         // A number is taken only if the packet is sure to be sent with it.
-        let room = self.packet_max.saturating_sub(ALIAS_BYTES);
+        let room = self.packet_bytes_max().saturating_sub(ALIAS_BYTES);
         let alias = match &mut self.aliases_out {
             Some(aliases) if head.packet_bytes <= room => aliases.choose(&delivery.message.topic),
             _ => Alias::None,
@@ -165,7 +165,7 @@ impl Client {
         outbox: &mut Outbox,
     ) -> Delivered {
         // [MQTT-3.1.2-24] [MQTT-3.1.2-25]
-        if head.packet_bytes > self.packet_max {
+        if head.packet_bytes > self.packet_bytes_max() {
             return Delivered::TooLarge;
         }
         let message = delivery.message;

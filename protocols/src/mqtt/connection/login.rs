@@ -137,7 +137,7 @@ impl Client {
             response_information: connect.properties.request_response_information == Some(true),
         }));
         out.commands.push(Command::Connect(Box::new(Login {
-            protocol: connect.version.as_str().into(),
+            protocol: connect.version.as_str(),
             client_id: (!connect.client_id.is_empty()).then(|| connect.client_id.into()),
             clean_start: connect.clean_start,
             session_expiry_secs,
@@ -162,8 +162,7 @@ impl Client {
         self.problem_information = properties.request_problem_information != Some(false);
         self.packet_max = properties
             .maximum_packet_size
-            .and_then(|max| usize::try_from(max.get()).ok())
-            .unwrap_or(usize::MAX);
+            .map_or(u32::MAX, std::num::NonZero::get);
         let aliases = properties
             .topic_alias_maximum
             .unwrap_or(0)

@@ -59,7 +59,7 @@ impl StompConnection {
             })
         };
         let mut connect = Connect {
-            protocol: format!("stomp {version}").into(),
+            protocol: version.name(),
             keep_alive_secs: heart_beat.receive_secs(),
             username: text("login"),
             password: text("passcode").map(ByteString::into_bytes),
