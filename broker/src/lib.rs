@@ -4,6 +4,7 @@ pub mod auth;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod functions;
 pub mod guard;
 pub mod http;
 pub mod hub;

@@ -1,15 +1,17 @@
 //! The running broker: puts the parts together, serves, reloads and stops.
 
+mod drain;
+mod listeners;
+mod memory;
 mod settings;
+mod spans;
+mod system;
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use protocols::connection::{Cause, CloseReason, Protocol};
-use protocols::registry::PROTOCOLS;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -17,16 +19,24 @@ use tokio::task::JoinHandle;
 use crate::auth::access::Policy;
 use crate::auth::{Authenticator, Revocations};
 use crate::clock::Clock;
-use crate::config::{Config, Durability, FullQueue, Listen, Persistence};
+use crate::config::{Changes, Config, Durability, FullQueue, Persistence};
+use crate::functions::Functions;
+use crate::guard::MemoryBounds;
+use crate::http::{DrainWish, Order, Reloaded};
 use crate::hub::{Hub, HubBounds};
-use crate::net::{self, Admission, AdmissionLimits, Listener, Live, Net, Service};
+use crate::net::{self, Admission, AdmissionLimits, Live, Net};
 use crate::router::{CacheLimits, Retained, RetainedLimits, Router};
 use crate::session::{Batch, Bounds, GroupBounds, Restart};
 use crate::store::{self, Journal, JournalConfig, Store};
 use crate::telemetry::{LogHandle, Metrics};
+use memory::MemoryWatch;
+use system::SystemTopics;
 
 /// How often it is looked whether all connections have ended, while stopping.
 const DRAIN_CHECK: Duration = Duration::from_millis(20);
+
+/// How long a stopping broker waits for the collector of its spans.
+const LAST_SPANS: Duration = Duration::from_secs(2);
 
 /// Reads the configuration again, for SIGHUP.
 pub type Reload = Box<dyn Fn() -> Result<Config, String> + Send>;
@@ -54,21 +64,29 @@ pub async fn run(config: Config, reload: Reload, log: LogHandle) -> anyhow::Resu
         tokio::spawn(net::watch_tls(Arc::clone(&net), clock));
     }
     net.api.configure(&config.api).map_err(anyhow::Error::msg)?;
-    let (stop, stopped) = watch::channel(false);
-    let mut tasks = Vec::new();
-    let mut first = None;
-    for (listener, scheme) in bind(&config)? {
-        let address = listener.address().context("a listener has no address")?;
-        announce(scheme, address);
-        first.get_or_insert((scheme, address));
-        tasks.push(tokio::spawn(
-            listener.run(Arc::clone(&net), stopped.clone()),
-        ));
+    if let Some(functions) = Functions::open(&config, &net.hub, clock)? {
+        functions.start(&net);
+        // It is set here alone.
+        let _ = net.functions.set(functions);
     }
-    tasks.push(tokio::spawn(turn(Arc::clone(&net), stopped)));
+    let (close, closed) = watch::channel(false);
+    let (stop, stopped) = watch::channel(false);
+    let mut accepting = Vec::new();
+    let mut first = None;
+    for (listener, scheme) in listeners::bind(&config)? {
+        let address = listener.address().context("a listener has no address")?;
+        listeners::announce(scheme, address);
+        first.get_or_insert((scheme, address));
+        accepting.push(tokio::spawn(listener.run(Arc::clone(&net), closed.clone())));
+    }
+    let exporting = config.telemetry.otlp_traces.0.clone().map(|collector| {
+        net.hub.spans.switch_on();
+        tokio::spawn(spans::export(Arc::clone(&net), collector, stopped.clone()))
+    });
+    let turning = tokio::spawn(turn(Arc::clone(&net), stopped));
     net.auth.load().prime();
     if let Some((scheme, address)) = first {
-        try_it(scheme, address);
+        listeners::try_it(scheme, address);
     }
     let mut server = Server {
         net,
@@ -76,10 +94,30 @@ pub async fn run(config: Config, reload: Reload, log: LogHandle) -> anyhow::Resu
         reload,
         log,
         descriptors,
+        signals,
+        tasks: Tasks {
+            close,
+            accepting,
+            stop,
+            turning,
+            exporting,
+        },
     };
-    server.serve(signals).await;
-    server.stop(&stop, tasks).await;
+    let wish = server.serve().await;
+    server.stop(wish).await;
     Ok(())
+}
+
+/// What runs besides the connections, and how it is ended.
+struct Tasks {
+    /// Closes the listeners.
+    close: watch::Sender<bool>,
+    accepting: Vec<JoinHandle<()>>,
+    /// Stops the clock's work.
+    stop: watch::Sender<bool>,
+    turning: JoinHandle<()>,
+    /// Sends spans to a collector, if there is one.
+    exporting: Option<JoinHandle<()>>,
 }
 
 /// What the system may tell the process.
@@ -105,33 +143,49 @@ struct Server {
     reload: Reload,
     log: LogHandle,
     descriptors: usize,
+    signals: Signals,
+    tasks: Tasks,
 }
 
 impl Server {
-    /// Waits for the signal to stop; reloads at SIGHUP.
-    async fn serve(&mut self, mut signals: Signals) {
+    /// Waits for the signal to stop, or the order to drain; reloads at SIGHUP and when asked to.
+    async fn serve(&mut self) -> Option<DrainWish> {
+        let mut orders = self.net.api.control.orders();
         loop {
             tokio::select! {
-                () = received(&mut signals.terminate) => return,
-                () = received(&mut signals.interrupt) => return,
-                () = received(&mut signals.hang_up) => self.reload(),
+                () = received(&mut self.signals.terminate) => return None,
+                () = received(&mut self.signals.interrupt) => return None,
+                () = received(&mut self.signals.hang_up) => {
+                    // The log has said how that went.
+                    let _ = self.reload();
+                }
+                Some(order) = orders.recv() => match order {
+                    Order::Drain(wish) => return Some(wish),
+                    Order::Reload(answer) => {
+                        let reloaded = self.reload().map(|changes| Reloaded {
+                            applied: changes.applied,
+                            need_restart: changes.need_restart,
+                        });
+                        // Who asked may have gone.
+                        let _ = answer.send(reloaded);
+                    }
+                },
             }
         }
     }
 
-    fn reload(&mut self) {
-        let loaded = match (self.reload)() {
-            Ok(loaded) => loaded,
-            Err(problems) => {
-                tracing::error!("the configuration was not reloaded: {problems}");
-                return;
-            }
-        };
-        let (config, changes) = self.config.reload(&loaded);
-        if let Err(problem) = self.net.api.configure(&config.api) {
+    fn reload(&mut self) -> Result<Changes, String> {
+        let reloaded = self.try_reload();
+        if let Err(problem) = &reloaded {
             tracing::error!("the configuration was not reloaded: {problem}");
-            return;
         }
+        reloaded
+    }
+
+    fn try_reload(&mut self) -> Result<Changes, String> {
+        let loaded = (self.reload)()?;
+        let (config, changes) = self.config.reload(&loaded);
+        self.net.api.configure(&config.api)?;
         let running = self.net.auth.load_full();
         let auth = Authenticator::new(
             &config,
@@ -140,19 +194,16 @@ impl Server {
             Arc::clone(running.revocations()),
             Some(&running),
         );
-        match auth {
-            Ok(auth) => {
-                auth.prime();
-                identify(&self.net, auth);
-            }
-            Err(error) => {
-                tracing::error!("the configuration was not reloaded: {error:#}");
-                return;
-            }
-        }
+        let auth = auth.map_err(|error| format!("{error:#}"))?;
+        auth.prime();
+        identify(&self.net, auth);
         self.log.apply(&config.log.level);
         self.net.live.store(Arc::new(live(&config)));
         self.net.hub.set_bounds(hub_bounds(&config));
+        self.net
+            .hub
+            .access
+            .check_sources(config.access.check_retained_publishers);
         let policy = policy(&config);
         if *self.net.hub.access.policy() != policy {
             self.net.hub.set_policy(policy, self.net.clock.now());
@@ -178,35 +229,47 @@ impl Server {
         if changes.applied.is_empty() && changes.need_restart.is_empty() {
             tracing::info!("the configuration was read again; nothing has changed");
         }
+        Ok(changes)
     }
 
     /// Stops: no new connections, a good-bye to each client, and a bounded time to leave.
-    async fn stop(&self, stop: &watch::Sender<bool>, tasks: Vec<JoinHandle<()>>) {
+    async fn stop(mut self, wish: Option<DrainWish>) {
         tracing::info!(connections = self.net.admission.connections(), "stopping");
-        stop.send_replace(true);
-        for task in tasks {
-            if let Err(error) = task.await {
-                tracing::error!(%error, "a listener failed");
-            }
+        let began = Instant::now();
+        let is_asked = wish.is_some();
+        self.close().await;
+        let reason = self.drain(wish).await;
+        self.tasks.stop.send_replace(true);
+        if let Err(error) = (&mut self.tasks.turning).await {
+            tracing::error!(%error, "the clock's work failed");
         }
-        self.net
-            .stop(&CloseReason::new(Cause::Shutdown, "the broker is stopping"));
+        if let Some(exporting) = self.tasks.exporting.take() {
+            // What a collector does not take by then is lost.
+            let _ = tokio::time::timeout(LAST_SPANS, exporting).await;
+        }
+        self.net.stop(&reason);
         let drained = async {
             while self.net.admission.connections() > 0 {
                 tokio::time::sleep(DRAIN_CHECK).await;
                 // Connections that linger have deadlines.
                 self.net.timers.turn(self.net.clock.now());
-                self.net
-                    .stop(&CloseReason::new(Cause::Shutdown, "the broker is stopping"));
+                self.net.stop(&reason);
             }
         };
-        let grace = self.config.limits.drain_grace;
+        let mut grace = self.config.limits.drain_grace;
+        if !is_asked {
+            // At a signal it is the time for all of it.
+            grace = grace.saturating_sub(began.elapsed());
+        }
         if tokio::time::timeout(grace, drained).await.is_err() {
             let left = self.net.admission.connections();
             tracing::warn!(
                 connections = left,
                 "stopped before all connections had ended"
             );
+        }
+        if let Some(functions) = self.net.functions.get() {
+            functions.stop();
         }
         if let Some(store) = self.net.hub.store() {
             let store = Arc::clone(store);
@@ -237,13 +300,26 @@ fn revocations(config: &Config) -> anyhow::Result<Revocations> {
 
 /// Meets the deadlines of connections, and those of the hub. It sleeps until the first of them.
 async fn turn(net: Arc<Net>, mut stop: watch::Receiver<bool>) {
+    let mut system = SystemTopics::new(&net);
+    let mut memory = MemoryWatch::default();
     loop {
         let now = net.clock.now();
         net.timers.turn(now);
         let mut batch = Batch::new(now);
         net.hub.tick(&mut batch);
+        if let Some(functions) = net.functions.get() {
+            functions.tick(now);
+        }
         batch.finish(&net.hub.metrics);
-        let due = [net.timers.until_due(now), net.hub.until_due(now)];
+        system.turn(&net);
+        memory.turn(&net);
+        let due = [
+            net.timers.until_due(now),
+            net.hub.until_due(now),
+            system.until_due(&net),
+            memory.until_due(&net),
+            net.functions.get().and_then(|held| held.until_due(now)),
+        ];
         let sleep = async {
             match due.into_iter().flatten().min() {
                 Some(span) => tokio::time::sleep(span).await,
@@ -338,6 +414,8 @@ fn build(config: &Config, descriptors: usize, clock: Clock, store: Option<Arc<dy
         store,
     );
     hub.access.set(policy(config));
+    hub.access
+        .check_sources(config.access.check_retained_publishers);
     hub.guard.set(settings::guard(config));
     let admission = Admission::new(admission_limits(config, descriptors));
     Net::new(hub, clock, admission, live(config))
@@ -394,6 +472,7 @@ fn live(config: &Config) -> Live {
     Live {
         limits: Arc::new(config.protocol_limits()),
         allowed_origins: config.websocket.allowed_origins.as_slice().to_vec(),
+        pages: config.pages.clone(),
         permessage_deflate: config.websocket.permessage_deflate,
         pause: limits.publisher_pause,
         stall: limits.slow_consumer_timeout,
@@ -401,6 +480,12 @@ fn live(config: &Config) -> Live {
         http_head_bytes: limits.http_head_size,
         http_headers: limits.http_headers,
         throttling: settings::throttling(config),
+        drain: settings::drain(config),
+        sys_interval: config.telemetry.sys_interval,
+        memory: MemoryBounds {
+            high: memory::percent(limits.memory, limits.memory_high),
+            max: memory::percent(limits.memory, limits.memory_max),
+        },
     }
 }
 
@@ -417,89 +502,6 @@ fn admission_limits(config: &Config, descriptors: usize) -> AdmissionLimits {
         half_open: (connections / 100 * percent).max(16),
         half_open_bytes: limits.unauthenticated_size,
     }
-}
-
-/// Opens all listeners, so that nothing is served unless everything can be.
-fn bind(config: &Config) -> anyhow::Result<Vec<(Listener, &'static str)>> {
-    let raw = |name| {
-        let protocol = PROTOCOLS.iter().find(|protocol| protocol.name() == name);
-        protocol.map(|protocol: &&'static dyn Protocol| Service::Raw(*protocol))
-    };
-    let backlog = i32::try_from(config.limits.listen_backlog).unwrap_or(i32::MAX);
-    let mut listeners = Vec::new();
-    let (mqtt, stomp, http) = (raw("mqtt"), raw("stomp"), Some(Service::Http));
-    for (key, scheme, listen, service) in [
-        ("mqtt.listen", "mqtt", &config.mqtt.listen, mqtt),
-        ("stomp.listen", "stomp", &config.stomp.listen, stomp),
-        ("http.listen", "http", &config.http.listen, http),
-        ("mqtt.tls_listen", "mqtts", &config.mqtt.tls_listen, mqtt),
-        (
-            "stomp.tls_listen",
-            "stomps",
-            &config.stomp.tls_listen,
-            stomp,
-        ),
-        ("http.tls_listen", "https", &config.http.tls_listen, http),
-    ] {
-        let (Some(address), Some(service)) = (resolve(key, listen)?, service) else {
-            continue;
-        };
-        let is_tls = key.ends_with(".tls_listen");
-        let listener = Listener::bind(address, backlog, service, is_tls).with_context(|| {
-            format!(
-                "cannot listen on {address} ({key}, --{scheme}, POLYCAST_{})",
-                key.to_uppercase().replace('.', "__")
-            )
-        })?;
-        listeners.push((listener, scheme));
-    }
-    anyhow::ensure!(
-        !listeners.is_empty(),
-        "all listeners are off: there is nothing to serve"
-    );
-    Ok(listeners)
-}
-
-fn resolve(key: &str, listen: &Listen) -> anyhow::Result<Option<SocketAddr>> {
-    use std::net::ToSocketAddrs;
-    let Listen::At { host, port } = listen else {
-        return Ok(None);
-    };
-    let mut found = (host.as_str(), *port)
-        .to_socket_addrs()
-        .with_context(|| format!("{host} ({key}) is not an address of this machine"))?;
-    Ok(found.next())
-}
-
-/// One line for each listener, with the URL that clients use.
-fn announce(scheme: &str, address: SocketAddr) {
-    match scheme {
-        "http" => {
-            tracing::info!(
-                "HTTP on http://{address}, WebSocket (MQTT, STOMP, JSON) on ws://{address}"
-            );
-        }
-        "https" => tracing::info!(
-            "HTTP over TLS on https://{address}, WebSocket (MQTT, STOMP, JSON) on wss://{address}"
-        ),
-        scheme => tracing::info!("{} on {scheme}://{address}", scheme.to_uppercase()),
-    }
-}
-
-/// One line that can be copied: the program as it was started, and a listener that is there.
-fn try_it(scheme: &str, address: SocketAddr) {
-    let program = std::env::args().next();
-    let program = program.unwrap_or_else(|| "polycast".to_owned());
-    let scheme = match scheme {
-        "http" => "ws",
-        "https" => "wss",
-        scheme => scheme,
-    };
-    let url = format!("{scheme}://{address}");
-    tracing::info!(
-        "try it: {program} subscribe {url} -v -t 'hello/#'   and   \
-         {program} publish {url} -t hello/world -m hi"
-    );
 }
 
 /// Raises the soft limit of open files to the hard one and returns it.

@@ -123,10 +123,8 @@ pub struct Output<'a> {
 impl Output<'_> {
     /// Ends the connection for a reason; the first reason stays.
     pub fn end(&mut self, cause: Cause, detail: impl Into<Cow<'static, str>>) {
-        self.close.get_or_insert_with(|| CloseReason {
-            cause,
-            detail: detail.into(),
-        });
+        self.close
+            .get_or_insert_with(|| CloseReason::new(cause, detail));
     }
 }
 
@@ -631,6 +629,17 @@ pub struct CloseReason {
     pub cause: Cause,
     /// For people, and for the client where the protocol has a place for it.
     pub detail: Cow<'static, str>,
+    /// Where the client finds another server, if it is sent to one.
+    pub elsewhere: Option<Elsewhere>,
+}
+
+/// Another server that clients are sent to (the server reference of MQTT 5).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Elsewhere {
+    /// Its name, as clients understand it: `host`, `host:port` or a URL.
+    pub server: Arc<str>,
+    /// Whether clients are to use it from now on, and not only this time.
+    pub for_good: bool,
 }
 
 /// Kinds of end of a connection.
@@ -715,6 +724,7 @@ impl CloseReason {
         Self {
             cause,
             detail: detail.into(),
+            elsewhere: None,
         }
     }
 }

@@ -9,7 +9,7 @@ import paho.mqtt.client as paho
 import pytest
 import stomp
 
-from support import json_client, mqtt, process
+from support import json_client, mqtt, process, tokens
 from support.waiting import PATIENCE, unique, until
 from test_stomppy import Listener
 
@@ -314,6 +314,74 @@ def test_a_durable_session_gets_less_when_it_comes_back_after_a_restart(tmp_path
     client = mqtt.Client.open(broker.mqtt, **lasting)
     assert client.connack.session_present
     assert client.message().topic == "a/open"
+    broker.stop()
+
+
+def kept(broker, user, topic):
+    """The payload of the retained message that a subscriber gets, or None."""
+    client = mqtt.Client.open(broker.mqtt, **user)
+    client.subscribe(topic)
+    client.fence()
+    found = [packet.payload for packet in client.kept if packet.kind == mqtt.PUBLISH]
+    client.close()
+    return found[0] if found else None
+
+
+def test_what_is_retained_is_sent_while_its_publisher_may_publish_it(changing):
+    broker, change = changing
+    root = {"username": "root"}
+    ann = mqtt.Client.open(broker.mqtt, username="ann")
+    ann.publish("kept/a", b"ann's", qos=1, retain=True)
+    assert kept(broker, root, "kept/a") == b"ann's"
+    change('[[access.rules]]\nallow = "all"\n[[access.rules]]\ndeny = "publish"\nusers = ["ann"]\n')
+    assert kept(broker, root, "kept/#") is None
+    assert broker.metric("polycast_access_denied_total", action="publish", protocol="none") == 1
+    change('[[access.rules]]\nallow = "publish"\nusers = ["ann"]\ntopics = ["kept/+"]\n')
+    assert kept(broker, root, "kept/a") == b"ann's", "it was not removed"
+    # What another publishes in its place is that one's.
+    mqtt.Client.open(broker.mqtt, username="root").publish("kept/a", b"root's", qos=1, retain=True)
+    change("")
+    assert kept(broker, root, "kept/a") == b"root's"
+    ann.close()
+
+
+def test_after_a_restart_clients_that_are_away_are_what_their_tokens_said(tmp_path):
+    def start(*rules, **settings):
+        folder = tmp_path / unique("run")
+        folder.mkdir()
+        settings = {
+            "auth__methods": "token",
+            "auth__token_secret": tokens.SECRET,
+            "access__rules": json.dumps([{"allow": "all"}, *rules]),
+            "store__recovery_grace": "1s",
+        } | settings
+        return process.start(folder, data=tmp_path / "data", **settings)
+
+    def login(name):
+        return {"username": name, "password": tokens.token(name, groups=[name], jti=f"{name}-1")}
+
+    broker = start()
+    held = []
+    for name in ("staff", "guests"):
+        client = mqtt.Client.open(broker.mqtt, client_id=name, clean=False, props={"session_expiry": 600},
+                                  will=mqtt.Will(f"will/{name}", b"gone", 1), **login(name))
+        client.publish(f"kept/{name}", b"kept", qos=1, retain=True)
+        held.append(client)
+    broker.process.kill()
+    broker.process.wait()
+    broker.stopped = True
+    broker = start({"deny": "publish", "groups": ["guests"]})
+    root = mqtt.Client.open(broker.mqtt, **login("root"))
+    root.subscribe("will/#")
+    assert root.message().topic == "will/staff"
+    until(lambda: "a will could not be published" in broker.log_text())
+    assert kept(broker, login("reader"), "kept/staff") == b"kept"
+    assert kept(broker, login("reader"), "kept/guests") is None
+    root.close()
+    broker.stop()
+    # The rule can be left to the rules alone; then what was kept is sent whoever published it.
+    broker = start({"deny": "publish", "groups": ["guests"]}, access__check_retained_publishers=False)
+    assert kept(broker, login("reader"), "kept/guests") == b"kept"
     broker.stop()
 
 

@@ -203,7 +203,7 @@ def test_what_needs_a_restart_is_said(reloading):
 def test_every_metric_is_on_its_page(broker):
     families = set(re.findall(r"^# TYPE (\w+)", broker.fetch("/metrics")[1], re.MULTILINE))
     page = (DOCS / "metrics.md").read_text()
-    assert families == set(re.findall(r"^\| `(polycast_\w+)`", page, re.MULTILINE))
+    assert families == set(re.findall(r"^\| `((?:polycast|process)_\w+)`", page, re.MULTILINE))
 
 
 def test_every_limit_is_on_the_page_of_metrics():

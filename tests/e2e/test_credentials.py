@@ -105,6 +105,24 @@ def test_renewed_by_auth(broker):
     client.close()
 
 
+def test_a_token_is_asked_for_if_connect_brings_none(broker):
+    client = mqtt.Client.plain(broker.mqtt)
+    client.send(mqtt.connect(unique("c"), props={"authentication_method": "jwt"}))
+    challenge = client.expect(mqtt.AUTH)
+    assert challenge.reason == 0x18 and challenge.properties["authentication_method"] == "jwt"
+    client.send(auth(tokens.token(), 0x18))
+    assert client.expect(mqtt.CONNACK).reason == 0
+    client.send(auth(tokens.token()))
+    assert client.expect(mqtt.AUTH).reason == 0
+    client.close()
+    for wrong in ("garbage", tokens.token(secs=-600)):
+        client = mqtt.Client.plain(broker.mqtt)
+        client.send(mqtt.connect(unique("c"), props={"authentication_method": "jwt"}))
+        client.expect(mqtt.AUTH)
+        client.send(auth(wrong, 0x18))
+        assert client.expect(mqtt.CONNACK).reason == 0x86
+
+
 @pytest.mark.parametrize("version", [4, 5])
 @pytest.mark.parametrize("qos", [0, 1, 2])
 def test_renewed_by_a_message(broker, version, qos):

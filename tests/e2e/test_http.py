@@ -10,7 +10,7 @@ from support import mqtt
 from support.waiting import until
 
 
-@pytest.mark.parametrize("path", ["/", "/nothing/here", "/mqtt"])
+@pytest.mark.parametrize("path", ["/demo", "/nothing/here", "/mqtt"])
 def test_unknown_path_is_404_json(broker, path):
     status, body = broker.fetch(path)
     assert status == 404
@@ -29,7 +29,7 @@ def test_metrics_are_in_prometheus_form(broker, client):
     samples = [line for line in text.splitlines() if line and not line.startswith("#")]
     assert samples
     for line in samples:
-        assert re.fullmatch(r'polycast_[a-z0-9_]+(\{.*\})? [-+0-9.eE]+|polycast_\S+ NaN', line), line
+        assert re.fullmatch(r'(polycast|process)_[a-z0-9_]+(\{.*\})? [-+0-9.eE]+|polycast_\S+ NaN', line), line
 
 
 def test_metrics_follow_what_happens(own_broker):

@@ -118,6 +118,33 @@ def test_an_expired_client_certificate_is_refused(start_broker, tmp_path):
     mqtt_client(broker.mqtts, context(authority.ca, authority.client("fresh"))).disconnect()
 
 
+def test_a_revocation_list_is_kept_to_and_read_again(start_broker, tmp_path):
+    authority = Openssl(tmp_path)
+    anna, bob = (context(authority.ca, authority.client(name)) for name in ("anna", "bob"))
+    settings = authority.settings(tls__client_auth="required", tls__client_ca=authority.ca,
+                                  tls__client_crl=authority.revoke("anna"), tls__reload_interval="200ms")
+    broker = start_broker(*LISTENERS, **settings)
+
+    def is_refused(using):
+        try:
+            mqtt_client(broker.mqtts, using).disconnect()
+        except (ssl.SSLError, ConnectionError, mqtt.Closed):
+            return True
+        return False
+
+    assert is_refused(anna)
+    failed(broker, "bad_certificate")
+    staying = mqtt_client(broker.mqtts, bob)
+    authority.revoke("bob")
+    until(lambda: is_refused(bob), "the new list is read")
+    staying.fence()
+    # A file that is no list leaves the last one in force.
+    (tmp_path / "crl.pem").write_text("nothing")
+    until(lambda: "tls.client_crl" in broker.log_text(), "the log says so")
+    assert is_refused(bob)
+    mqtt_client(broker.mqtts, context(authority.ca, authority.client("carol"))).disconnect()
+
+
 def test_an_expired_server_certificate_is_served_and_complained_about(start_broker, tmp_path):
     authority = Openssl(tmp_path)
     authority.sign("expired", "/CN=localhost", "DNS:localhost", "200101000000Z", "210101000000Z")

@@ -6,6 +6,8 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use protocols::connection::{Connect, Refusal, RefusalCode, Secret};
 
+use super::Identity;
+
 /// What is known of a connection before its client has said a word.
 #[derive(Clone, Debug)]
 pub struct Door {
@@ -17,6 +19,8 @@ pub struct Door {
     pub certificate_user: Option<ByteString>,
     /// A token that came before the protocol: in the WebSocket's handshake.
     pub token: Option<Secret>,
+    /// Who it is, if that was found out before it came here.
+    pub identity: Option<Box<Identity>>,
 }
 
 impl Default for Door {
@@ -27,6 +31,7 @@ impl Default for Door {
             on_loopback: true,
             certificate_user: None,
             token: None,
+            identity: None,
         }
     }
 }

@@ -25,35 +25,35 @@ const MAX_AGE: Duration = Duration::from_hours(1);
 
 /// Asks services.
 #[derive(Clone)]
-pub(super) struct Fetcher {
+pub(crate) struct Fetcher {
     tls: TlsConnector,
 }
 
 /// What a service answered.
 #[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) status: StatusCode,
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
     /// For how long it may be used again (`Cache-Control: max-age`).
-    pub(super) max_age: Duration,
-    pub(super) body: Bytes,
+    pub(crate) max_age: Duration,
+    pub(crate) body: Bytes,
 }
 
 /// What is asked.
 #[derive(Debug)]
-pub(super) struct Question<'a> {
-    pub(super) url: &'a Url,
+pub(crate) struct Question<'a> {
+    pub(crate) url: &'a Url,
     /// Sent as `Authorization: Bearer`.
-    pub(super) secret: Option<&'a str>,
+    pub(crate) secret: Option<&'a str>,
     /// Posted as JSON; without it, it is a GET.
-    pub(super) json: Option<Bytes>,
-    pub(super) timeout: Duration,
+    pub(crate) json: Option<Bytes>,
+    pub(crate) timeout: Duration,
     /// Bytes of the answer.
-    pub(super) max_bytes: usize,
+    pub(crate) max_bytes: usize,
 }
 
 /// Why there is no answer. For the log: it may name hosts.
 #[derive(Debug, Error)]
-pub(super) enum FetchError {
+pub(crate) enum FetchError {
     #[error("no answer in time")]
     Timeout,
     #[error("the address means nothing: {0}")]
@@ -71,7 +71,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Socket for T {}
 
 impl Fetcher {
     /// Trusts the system's authorities and those of a file.
-    pub(super) fn new(ca_file: Option<&Path>) -> anyhow::Result<Self> {
+    pub(crate) fn new(ca_file: Option<&Path>) -> anyhow::Result<Self> {
         let mut roots = RootCertStore::empty();
         // A system without certificates can still use the file, or plain HTTP.
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
@@ -94,7 +94,7 @@ impl Fetcher {
     }
 
     /// Asks, and waits for the whole answer.
-    pub(super) async fn ask(&self, question: Question<'_>) -> Result<Answer, FetchError> {
+    pub(crate) async fn ask(&self, question: Question<'_>) -> Result<Answer, FetchError> {
         let timeout = question.timeout;
         let asked = tokio::time::timeout(timeout, self.ask_patiently(question));
         asked.await.map_err(|_| FetchError::Timeout)?

@@ -23,6 +23,16 @@ pub enum Method {
 }
 
 impl Method {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::Anonymous,
+        Self::Password,
+        Self::Token,
+        Self::Certificate,
+        Self::Callback,
+        Self::ApiKey,
+    ];
+
     /// Its name in logs, metrics and for people.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -14,13 +14,14 @@ pub mod access;
 mod authenticator;
 mod callback;
 mod credentials;
-mod fetch;
+pub(crate) mod fetch;
 mod gate;
 mod identity;
 mod jwks;
 pub(crate) mod passwords;
 mod request;
 mod revocation;
+pub mod stored;
 mod token;
 
 use argon2::password_hash::rand_core::{OsRng, RngCore as _};
@@ -29,7 +30,7 @@ pub use authenticator::{Answer, Asking, Authenticator};
 pub use credentials::{Credentials, Door, Rejection};
 pub use identity::{Identity, Method};
 pub use request::token_of_request;
-pub use revocation::{Revocation, Revocations, Revoked, Subject};
+pub use revocation::{Remembered, Revocation, Revocations, Revoked, Subject};
 
 /// Bytes that nobody can guess.
 fn random<const N: usize>() -> [u8; N] {

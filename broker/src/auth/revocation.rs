@@ -42,6 +42,17 @@ pub struct Revocation {
     pub until: Option<Timestamp>,
 }
 
+/// A revocation that holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remembered {
+    /// Whose.
+    pub subject: Subject,
+    /// When it was asked for: tokens that were issued later are taken.
+    pub revoked_at: Timestamp,
+    /// Until when it is remembered.
+    pub until: Timestamp,
+}
+
 /// What a revocation has ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Revoked {
@@ -66,6 +77,27 @@ enum Kind {
     User,
     Token,
     Client,
+}
+
+impl Subject {
+    fn parts(&self) -> (Kind, &ByteString) {
+        match self {
+            Self::User(name) => (Kind::User, name),
+            Self::Token(name) => (Kind::Token, name),
+            Self::Client(name) => (Kind::Client, name),
+        }
+    }
+}
+
+impl Kind {
+    fn subject(self, name: &str) -> Subject {
+        let name = name.into();
+        match self {
+            Self::User => Subject::User(name),
+            Self::Token => Subject::Token(name),
+            Self::Client => Subject::Client(name),
+        }
+    }
 }
 
 /// See the module.
@@ -111,6 +143,37 @@ impl Revocations {
         })
     }
 
+    /// All that hold now, in order.
+    pub fn list(&self, now: Timestamp) -> Vec<Remembered> {
+        let entries = self.entries.lock();
+        let holding = entries.iter().filter(|entry| entry.until > now.0);
+        let mut all: Vec<_> = holding
+            .map(|entry| Remembered {
+                subject: entry.kind.subject(&entry.name),
+                revoked_at: Timestamp(entry.revoked_at),
+                until: Timestamp(entry.until),
+            })
+            .collect();
+        drop(entries);
+        all.sort_by(|a, b| a.subject.cmp(&b.subject));
+        all
+    }
+
+    /// Takes a revocation back: tokens that have not ended are good again. `false` if there is
+    /// none. What has ended with it stays so.
+    pub fn lift(&self, subject: &Subject, now: Timestamp) -> bool {
+        let (kind, name) = subject.parts();
+        let mut entries = self.entries.lock();
+        let found = entries
+            .iter()
+            .position(|entry| entry.until > now.0 && (entry.kind, &*entry.name) == (kind, &**name));
+        if let Some(found) = found {
+            entries.remove(found);
+            self.is_empty.store(entries.is_empty(), Ordering::Release);
+        }
+        found.is_some()
+    }
+
     /// Remembers at most so many from now on.
     pub fn set_max(&self, max: usize) {
         self.max.store(max, Ordering::Release);
@@ -118,11 +181,7 @@ impl Revocations {
 
     /// Takes a revocation; it holds from the return of this on.
     pub(super) fn add(&self, subject: &Subject, now: Timestamp, until: Timestamp) {
-        let (kind, name) = match subject {
-            Subject::User(name) => (Kind::User, name),
-            Subject::Token(name) => (Kind::Token, name),
-            Subject::Client(name) => (Kind::Client, name),
-        };
+        let (kind, name) = subject.parts();
         let mut entries = self.entries.lock();
         entries
             .retain(|entry| entry.until > now.0 && (entry.kind, &*entry.name) != (kind, &**name));
@@ -249,6 +308,23 @@ mod tests {
         assert!(list.covers(&token("ann", "2", Some(1)), Some("c"), NOW));
         assert!(!list.covers(&token("ann", "2", Some(1)), Some("d"), NOW));
         assert!(!list.covers(&token("1", "c", Some(1)), None, NOW));
+    }
+
+    #[test]
+    fn what_holds_is_listed_and_can_be_lifted() {
+        let list = Revocations::new(10);
+        let (user, client) = (Subject::User("ann".into()), Subject::Client("c".into()));
+        list.add(&client, NOW, later(500));
+        list.add(&user, NOW, later(1000));
+        let subjects =
+            |at| -> Vec<_> { list.list(at).into_iter().map(|row| row.subject).collect() };
+        assert_eq!(subjects(NOW), [user.clone(), client.clone()]);
+        assert_eq!(subjects(later(500)), std::slice::from_ref(&user));
+        assert_eq!(list.list(NOW)[0].revoked_at, NOW);
+        assert_eq!(list.list(NOW)[0].until, later(1000));
+        assert!(!list.lift(&client, later(500)), "it has ended");
+        assert!(list.lift(&user, NOW) && !list.lift(&user, NOW));
+        assert!(!list.covers(&token("ann", "1", Some(1)), None, NOW));
     }
 
     #[test]

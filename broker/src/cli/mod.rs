@@ -1,14 +1,18 @@
 //! The command line: parses it, calls what it names, turns errors into words and exit codes.
 
+mod admin;
 mod cert;
 mod client;
 mod configuration;
 mod data;
+mod generate;
+mod health;
 mod options;
 mod output;
 mod passwd;
 mod publish;
 mod serve;
+mod simulate;
 mod subscribe;
 mod token;
 
@@ -42,6 +46,8 @@ enum Command {
     Publish(Box<publish::Publish>),
     /// Subscribe and print messages, from any broker and over any of the protocols
     Subscribe(Box<subscribe::Subscribe>),
+    /// Simulate devices, to have something to look at
+    Simulate(simulate::Simulate),
     /// Look after the store of a stopped broker: statistics, check, export, import
     Data(data::Data),
     /// Make, change or remove a user of a password file
@@ -50,10 +56,40 @@ enum Command {
     Token(Box<token::Token>),
     /// Make certificates for development: an authority, a broker's, clients'
     Cert(cert::Cert),
+    /// Ask a running broker whether it is well
+    Health(health::Health),
     /// Say what is wrong with the configuration, all of it
     CheckConfig(configuration::Check),
     /// Print the default configuration with every key explained
     DefaultConfig(configuration::Print),
+    /// How a running broker is: clients, sessions, messages by protocol
+    Status(admin::Status),
+    /// Clients of a running broker: list, show, kick
+    Clients(admin::Clients),
+    /// Topics of a running broker: retained, or published to lately
+    Topics(admin::Topics),
+    /// Subscriptions of all clients, or of one
+    Subscriptions(admin::Subscriptions),
+    /// Retained messages: list, show, clear
+    Retained(admin::Retained),
+    /// Shared groups and queues, or who is in a group
+    Groups(admin::Groups),
+    /// Who is kept out of a running broker: list, add, lift
+    Bans(admin::Bans),
+    /// Credentials that are no longer taken: list, add, lift
+    Revocations(admin::Revocations),
+    /// Why a message goes where it goes: who would get it, as what frame, by which rule
+    Explain(admin::Explain),
+    /// Follow one client or topic through a running broker
+    Trace(admin::Trace),
+    /// Read the configuration of a running broker again
+    Reload(admin::Reload),
+    /// Send all clients of a running broker away, then end it
+    Drain(admin::Drain),
+    /// Print completions for a shell
+    Completions(generate::Completions),
+    /// Print the manual page
+    Man(generate::Man),
 }
 
 /// Runs the command line of this process.
@@ -71,12 +107,28 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Publish(arguments) => publish::run(&arguments),
         Command::Subscribe(arguments) => subscribe::run(&arguments),
+        Command::Simulate(arguments) => simulate::run(&arguments),
         Command::Data(arguments) => data::run(&arguments),
         Command::Passwd(arguments) => passwd::run(&arguments),
         Command::Token(arguments) => token::run(&arguments),
         Command::Cert(arguments) => cert::run(&arguments),
+        Command::Health(arguments) => health::run(&arguments),
         Command::CheckConfig(arguments) => configuration::check(&arguments),
         Command::DefaultConfig(arguments) => configuration::default(&arguments),
+        Command::Status(arguments) => arguments.run(),
+        Command::Clients(arguments) => arguments.run(),
+        Command::Topics(arguments) => arguments.run(),
+        Command::Subscriptions(arguments) => arguments.run(),
+        Command::Retained(arguments) => arguments.run(),
+        Command::Groups(arguments) => arguments.run(),
+        Command::Bans(arguments) => arguments.run(),
+        Command::Revocations(arguments) => arguments.run(),
+        Command::Explain(arguments) => arguments.run(),
+        Command::Trace(arguments) => arguments.run(),
+        Command::Reload(arguments) => arguments.run(),
+        Command::Drain(arguments) => arguments.run(),
+        Command::Completions(arguments) => generate::completions(&arguments),
+        Command::Man(arguments) => generate::man(&arguments),
     }
 }
 

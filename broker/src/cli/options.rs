@@ -93,12 +93,30 @@ impl Connection {
         if self.insecure && target.is_tls() {
             super::say("warning: --insecure accepts any certificate");
         }
-        let trust = Trust {
+        client::connect(target, &self.login(target)?, &self.trust()).await
+    }
+
+    /// Connects as one of many, with a client identifier and a will of its own.
+    pub(super) async fn connect_as(
+        &self,
+        target: &Target,
+        client_id: String,
+        will: Outgoing,
+    ) -> Result<Box<dyn Client>> {
+        let login = Login {
+            client_id: Some(client_id),
+            will: Some(will),
+            ..self.login(target)?
+        };
+        client::connect(target, &login, &self.trust()).await
+    }
+
+    fn trust(&self) -> Trust {
+        Trust {
             ca_file: self.cafile.clone(),
             identity: self.cert.clone().zip(self.key.clone()),
             insecure: self.insecure,
-        };
-        client::connect(target, &self.login(target)?, &trust).await
+        }
     }
 
     fn login(&self, target: &Target) -> Result<Login> {

@@ -21,6 +21,9 @@ section! {
         /// What holds for what no rule speaks of. `auto` denies it as soon as clients can log in,
         /// and allows it while nobody has to.
         unmatched: Unmatched = Unmatched::Auto, Type, Live;
+        /// Whether a retained message is sent only while whoever published it may still publish
+        /// it, by the rules of now and what it logged in with then.
+        check_retained_publishers: bool = true, Type, Live;
     }
 }
 
@@ -75,7 +78,8 @@ impl Setting for AccessRules {
     }
 }
 
-fn json(raw: &Raw) -> Result<Value, String> {
+/// A value as JSON, for keys that are lists of tables.
+pub(super) fn json(raw: &Raw) -> Result<Value, String> {
     Ok(match raw {
         Raw::Text(text) | Raw::Bare(text) => Value::String(text.clone()),
         Raw::Integer(number) => i64::try_from(*number).map_or(Value::Null, Value::from),
@@ -86,7 +90,7 @@ fn json(raw: &Raw) -> Result<Value, String> {
             let entries = entries.map(|(name, value)| Ok((name.clone(), json(value)?)));
             Value::Object(entries.collect::<Result<Map<_, _>, String>>()?)
         }
-        Raw::Other(kind) => return Err(format!("{kind} has no place in a rule")),
+        Raw::Other(kind) => return Err(format!("{kind} has no place here")),
     })
 }
 
@@ -135,7 +139,7 @@ mod tests {
         );
         assert_eq!(
             read(&Raw::List(vec![Raw::Other("a date")])).unwrap_err(),
-            "a date has no place in a rule"
+            "a date has no place here"
         );
         assert_eq!(read(&text("x")).unwrap_err(), "a list of tables is needed");
         assert!(read(&Raw::Bare("[{]".into())).is_err());

@@ -251,6 +251,15 @@ section! {
         /// each publish.
         route_cache_topics: usize = 65_536, Count(0, 100_000_000), Restart;
 
+        /// Memory that the broker may use: the alarms below are shares of it. 0 is what its control
+        /// group allows, or else what the machine has.
+        memory: usize = 0, Size(0, 1024 * GIB), Live;
+        /// Share of the memory, in percent, from which on clients that publish are read more slowly.
+        memory_high: u32 = 70, Count(1, 100), Live;
+        /// Share of the memory, in percent, from which on no client is let in, and publishes that
+        /// ask for an acknowledgement are refused.
+        memory_max: u32 = 85, Count(1, 100), Live;
+
         /// Time that clients have to leave after they were told that the broker stops.
         drain_grace: Duration = secs(10), Time(0, 3600 * SECOND), Live;
     }

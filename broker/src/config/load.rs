@@ -11,7 +11,7 @@ use toml::de::{DeTable, DeValue};
 use super::problem::{Place, Problem, Problems, suggestion};
 use super::section::{Key, Section, VARIABLE_PREFIX, Visitor};
 use super::setting::{Raw, Setting};
-use super::{Config, auth, limits, reference, tls};
+use super::{Config, auth, functions, limits, reference, tls};
 use crate::telemetry::Untrusted;
 
 /// Where a configuration comes from.
@@ -38,6 +38,9 @@ pub struct Flag {
 
 /// The variable that names the file.
 const FILE_VARIABLE: &str = "POLYCAST_CONFIG";
+
+/// Variables of the commands that ask a running broker: none of them is a setting.
+const CLIENT_VARIABLES: [&str; 3] = ["POLYCAST_URL", "POLYCAST_TOKEN", "POLYCAST_TOKEN_FILE"];
 
 impl Sources {
     /// The environment of this process, with a file (or the one that `POLYCAST_CONFIG` names) and
@@ -214,7 +217,10 @@ impl Loader {
             .map(|(key, _)| (key.variable(), key.path))
             .collect();
         for (name, value) in variables {
-            if !name.starts_with(VARIABLE_PREFIX) || name == FILE_VARIABLE {
+            if !name.starts_with(VARIABLE_PREFIX)
+                || name == FILE_VARIABLE
+                || CLIENT_VARIABLES.contains(&name.as_str())
+            {
                 continue;
             }
             let place = Place::Variable(name.clone());
@@ -248,6 +254,9 @@ impl Loader {
         }
         for misfit in tls::misfits(&self.config) {
             self.problem(self.place(misfit.keys), misfit.what, misfit.allowed);
+        }
+        for (key, what, allowed) in functions::problems(&self.config.functions) {
+            self.problem(self.place(&[key]), what, allowed);
         }
         for (key, what, allowed) in auth::problems(&self.config) {
             self.problem(self.place(&[key]), what, allowed);

@@ -8,13 +8,17 @@
 mod access;
 mod api;
 mod auth;
+mod drain;
+mod functions;
 mod limits;
 mod load;
+mod pages;
 mod problem;
 mod protection;
 mod reference;
 mod section;
 mod setting;
+mod telemetry;
 mod tls;
 mod values;
 
@@ -23,13 +27,17 @@ use std::path::PathBuf;
 pub use access::{Access, AccessRules};
 pub use api::{Api, KeyEntry, Permissions, Source};
 pub use auth::{Auth, AuthMethod, Unavailable};
+pub use drain::{Drain, Server};
+pub use functions::{Envelope, Functions, Invocation, RouteEntry, RuleEntry, TargetEntry};
 pub use limits::{Limits, Mqtt, Store};
 pub use load::{Flag, Sources};
+pub use pages::Pages;
 pub use problem::{Place, Problem, Problems};
 pub use protection::{Names, Networks, Protection};
 pub use reference::{default_file, reference};
 pub use section::{Apply, Key};
-pub use setting::Bounds;
+pub use setting::{Bounds, duration};
+pub use telemetry::Telemetry;
 pub use tls::{ClientAuth, ClientName, FilePath, Tls, TlsVersion};
 pub use values::{
     Anonymous, Durability, FullQueue, Listen, LogFilter, LogFormat, Origins, Persistence, Unmatched,
@@ -51,6 +59,8 @@ pub struct Config {
     pub http: Http,
     /// The HTTP API.
     pub api: Api,
+    /// Pages for browsers.
+    pub pages: Pages,
     /// What a WebSocket may do.
     pub websocket: WebSocket,
     /// What encrypted listeners show and ask for.
@@ -63,10 +73,16 @@ pub struct Config {
     pub access: Access,
     /// Who clients are.
     pub auth: Auth,
+    /// Functions that connections and messages are given to.
+    pub functions: Functions,
     /// Who is kept out.
     pub protection: Protection,
+    /// How clients are sent away.
+    pub drain: Drain,
     /// What is logged.
     pub log: Log,
+    /// What the broker says about itself.
+    pub telemetry: Telemetry,
     /// What may be used.
     pub limits: Limits,
 }
@@ -79,14 +95,18 @@ impl Default for Config {
             stomp: Stomp::default(),
             http: Http::default(),
             api: Api::default(),
+            pages: Pages::default(),
             websocket: WebSocket::default(),
             tls: Tls::default(),
             store: Store::default(),
             security: Security::default(),
             access: Access::default(),
             auth: Auth::default(),
+            functions: Functions::default(),
             protection: Protection::default(),
+            drain: Drain::default(),
             log: Log::default(),
+            telemetry: Telemetry::default(),
             limits: Limits::default(),
         }
     }
@@ -210,14 +230,18 @@ impl Section for Config {
         self.stomp.visit(visitor);
         self.http.visit(visitor);
         self.api.visit(visitor);
+        self.pages.visit(visitor);
         self.websocket.visit(visitor);
         self.tls.visit(visitor);
         self.store.visit(visitor);
         self.security.visit(visitor);
         self.access.visit(visitor);
         self.auth.visit(visitor);
+        self.functions.visit(visitor);
         self.protection.visit(visitor);
+        self.drain.visit(visitor);
         self.log.visit(visitor);
+        self.telemetry.visit(visitor);
         self.limits.visit(visitor);
     }
 
@@ -227,14 +251,18 @@ impl Section for Config {
         self.stomp.keep_restart(&running.stomp);
         self.http.keep_restart(&running.http);
         self.api.keep_restart(&running.api);
+        self.pages.keep_restart(&running.pages);
         self.websocket.keep_restart(&running.websocket);
         self.tls.keep_restart(&running.tls);
         self.store.keep_restart(&running.store);
         self.security.keep_restart(&running.security);
         self.access.keep_restart(&running.access);
         self.auth.keep_restart(&running.auth);
+        self.functions.keep_restart(&running.functions);
         self.protection.keep_restart(&running.protection);
+        self.drain.keep_restart(&running.drain);
         self.log.keep_restart(&running.log);
+        self.telemetry.keep_restart(&running.telemetry);
         self.limits.keep_restart(&running.limits);
     }
 }

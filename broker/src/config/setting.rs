@@ -308,6 +308,11 @@ impl Setting for PathBuf {
     }
 }
 
+/// Reads a time as the configuration writes it: `500ms`, `30s`, `15min`, `2h`, `30d`.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    with_unit(text, TIMES, "ms, s, min, h and d").map(Duration::from_millis)
+}
+
 /// A text as a TOML basic string.
 pub(super) fn quote(text: &str) -> String {
     toml::Value::String(text.to_owned()).to_string()

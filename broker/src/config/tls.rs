@@ -28,6 +28,9 @@ section! {
         client_auth: ClientAuth = ClientAuth::default(), Type, Live;
         /// The authorities that sign the clients' certificates (PEM).
         client_ca: FilePath = FilePath::default(), Type, Live;
+        /// Revocation lists (CRLs, PEM) of those authorities: certificates on them are refused.
+        /// Authorities without a list revoke nothing; one that has expired refuses all of its own.
+        client_crl: FilePath = FilePath::default(), Type, Live;
         /// Which name in a client's certificate is its user: the subject's common name, or the
         /// first DNS name, mail address or URI among the alternative names.
         client_name: ClientName = ClientName::default(), Type, Live;
@@ -155,6 +158,13 @@ pub(super) fn misfits(config: &Config) -> Vec<Misfit> {
             allowed: "write tls.client_ca, the file with the authorities that sign them",
         });
     }
+    if tls.client_crl.get().is_some() && tls.client_auth == ClientAuth::None {
+        found.push(Misfit {
+            keys: &["tls.client_crl"],
+            what: "there are revocation lists, but nobody is asked for a certificate".to_owned(),
+            allowed: "write tls.client_auth = \"required\" (or \"optional\"), or leave the lists out",
+        });
+    }
     found
 }
 
@@ -183,6 +193,11 @@ mod tests {
         assert_eq!(about(&config), ["tls.client_auth"]);
         config.tls.client_ca = PathBuf::from("c").into();
         assert!(about(&config).is_empty());
+        config.tls.client_crl = PathBuf::from("d").into();
+        assert!(about(&config).is_empty());
+        config.tls.client_auth = ClientAuth::None;
+        assert_eq!(about(&config), ["tls.client_crl"]);
+        config.tls.client_crl = FilePath::default();
         config.stomp.tls_listen = Listen::Off;
         config.tls.key = FilePath::default();
         assert_eq!(about(&config), ["tls.certificate"]);

@@ -5,11 +5,13 @@
 //! - [`watch`]: how often something happened in a time, for clients that flap and addresses that
 //!   guess passwords.
 //! - [`places`]: connections of each user.
+//! - [`memory`]: what is held back while memory is scarce.
 //!
 //! `net` asks it about addresses, the `hub` about clients and users. It does no I/O, reads no
 //! clock, and every table in it is bounded.
 
 mod bans;
+mod memory;
 mod network;
 mod places;
 mod rate;
@@ -25,6 +27,7 @@ use protocols::connection::{Refusal, RefusalCode};
 use protocols::model::Timestamp;
 
 pub use bans::{Ban, Bans, Subject};
+pub use memory::{Memory, MemoryBounds, Scarcity};
 pub use network::{Network, source};
 pub use places::Place;
 pub use rate::{Bucket, Rate};
@@ -90,6 +93,8 @@ pub struct Guard {
     pub bans: Bans,
     /// What was counted.
     pub counts: Counts,
+    /// Whether memory is scarce.
+    pub memory: Memory,
     settings: ArcSwap<GuardSettings>,
     connects: Mutex<Buckets<IpAddr>>,
     flapping: Mutex<Watch<Subject>>,

@@ -11,6 +11,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 
 use super::problem::Problem;
+use super::trace::TraceBody;
 use crate::net::EventBody;
 
 /// What is answered: bytes that are there, or a stream of events.
@@ -19,6 +20,8 @@ pub enum Body {
     Full(Option<Bytes>),
     /// Events, as they come.
     Events(Box<EventBody>),
+    /// What happens to a client or on a topic, as it happens.
+    Trace(Box<TraceBody>),
 }
 
 impl Body {
@@ -47,6 +50,9 @@ impl HttpBody for Body {
             Self::Events(events) => events
                 .poll_next(cx)
                 .map(|next| next.map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Trace(trace) => trace
+                .poll_next(cx)
+                .map(|next| next.map(|bytes| Ok(Frame::data(bytes)))),
         }
     }
 
@@ -59,7 +65,7 @@ impl HttpBody for Body {
             Self::Full(bytes) => {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
             }
-            Self::Events(_) => SizeHint::default(),
+            Self::Events(_) | Self::Trace(_) => SizeHint::default(),
         }
     }
 }
@@ -96,9 +102,14 @@ pub(super) fn typed(
 ) -> Response<Body> {
     let mut response = Response::new(Body::from(bytes));
     *response.status_mut() = status;
+    set_type(&mut response, kind);
+    response
+}
+
+/// Says of which type an answer is.
+pub(super) fn set_type(response: &mut Response<Body>, kind: &'static str) {
     let kind = HeaderValue::from_static(kind);
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
-    response
 }
 
 /// An answer without a body.

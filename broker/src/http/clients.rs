@@ -109,6 +109,7 @@ pub(super) fn row(session: &Session) -> Option<Value> {
         "subscriptions": state.subscriptions.len(),
         "queued": queued,
         "queuedBytes": queued_bytes,
+        "inFlight": state.in_flight(),
         "durable": session.is_stored(),
         "expirySecs": state.expiry_secs,
         "endsAt": state.ends_at.filter(|_| link.is_none()).map(moment),

@@ -24,7 +24,7 @@ use serde_json::{Map, Value, json};
 use super::problem::Problem;
 use super::signature::{self, Secret};
 use super::text::Query;
-use crate::auth::{Door, Identity, Method, access};
+use crate::auth::{Door, Identity, Method, access, stored};
 use crate::config::{Api, KeyEntry, Permissions, Source};
 use crate::net::{Ends, Live, Net, is_address};
 
@@ -103,10 +103,23 @@ impl Caller {
         self.identity.user.as_deref().unwrap_or_default()
     }
 
-    /// Whether it may be shown a retained message.
-    pub(super) fn may_read(&self, message: &Message) -> bool {
-        self.require(Action::Subscribe, Some(message.topic.as_str()))
-            .is_ok()
+    /// Whether it may be shown a retained message: by its own rights, and by those that the
+    /// message's publisher has now. Who manages sees what is there.
+    pub(super) fn may_read(&self, net: &Net, message: &Message) -> bool {
+        let topic = Some(message.topic.as_str());
+        self.require(Action::Subscribe, topic).is_ok()
+            && (net.hub.access.may_still_publish(message)
+                || self.require(Action::Manage, None).is_ok())
+    }
+
+    /// Who it is, as it is written down with messages that are kept; `None` for keys, which may do
+    /// what their configuration says.
+    pub(super) fn source(&self) -> Option<Arc<str>> {
+        let May::Rules(rules) = &self.may else {
+            return None;
+        };
+        let is_known = rules.is_some() || self.identity.method != Method::Anonymous;
+        is_known.then(|| stored::write(&self.identity, "", "http").into())
     }
 
     /// Refuses what it may not do. `topic` is what it wants to do it with, if it is one.
@@ -225,7 +238,7 @@ pub(super) async fn log_in(net: &Net, head: &Parts, ends: &Ends) -> Result<Calle
         peer: ends.peer,
         on_loopback: ends.on_loopback,
         certificate_user: ends.certificate_user.clone(),
-        token: None,
+        ..Door::default()
     };
     let auth = net.auth.load_full();
     let answer = auth.authenticate_http(&head.headers, head.uri.query(), &door);

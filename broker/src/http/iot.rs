@@ -127,7 +127,7 @@ pub(super) fn list(call: &Call<'_>) -> Result<Answer, Problem> {
     let readable = page
         .messages
         .iter()
-        .filter(|message| call.caller.may_read(message));
+        .filter(|message| call.caller.may_read(call.net, message));
     let rows: Vec<Value> = readable.map(|message| row(message)).collect();
     let mut value = json!({"retainedTopics": rows});
     if let Some(topic) = page.next {
@@ -150,6 +150,7 @@ pub(super) fn show(call: &Call<'_>) -> Result<Answer, Problem> {
     call.caller
         .require(Action::Subscribe, Some(topic.as_str()))?;
     let message = call.net.hub.retained(&topic, call.net.clock.now());
+    let message = message.filter(|message| call.caller.may_read(call.net, message));
     let message = message.ok_or_else(|| none(&topic))?;
     let mut value = json!({
         "topic": topic.as_str(),

@@ -11,24 +11,35 @@
 mod body;
 mod clients;
 mod connections;
+mod control;
 mod events;
+mod explain;
+mod frames;
 mod groups;
 mod guard;
 mod iot;
 mod openapi;
+mod overview;
+mod pages;
 mod problem;
+mod protection;
 mod publish;
 mod retained;
 mod route;
 mod signature;
 mod status;
 mod text;
+mod trace;
+mod traceparent;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -40,13 +51,17 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 pub use body::Body;
+pub use control::{Control, DrainWish, Order, Reloaded};
 pub use events::StreamPlace;
+pub(crate) use text::{moment, percent_encode};
+pub use trace::TraceBody;
 
 use crate::config;
 use crate::net::{Ends, Live, Net, Pulse};
 use crate::session::{Batch, Session};
 use crate::store::Seq;
 use guard::{Caller, Keys};
+pub(crate) use pages::{is_page, page};
 use problem::{Face, Problem};
 use route::{Found, Route};
 use text::Query;
@@ -54,6 +69,10 @@ use text::Query;
 /// What the API keeps between requests.
 pub struct Api {
     settings: ArcSwap<Settings>,
+    /// What it asks of the program.
+    pub control: Control,
+    /// When it was made, with the broker.
+    started: Instant,
     /// Told when the broker stops.
     pub(crate) stopping: Notify,
     in_work: AtomicUsize,
@@ -91,7 +110,12 @@ struct Answer {
     promised: Seq,
     /// A receiver that is slow: the answer waits for it a little, so that its publisher does.
     pressed: Option<Arc<Session>>,
+    /// What must be done first and takes its time.
+    behind: Option<Work>,
 }
+
+/// What an answer waits for; it may bring another answer.
+type Work = Pin<Box<dyn Future<Output = Result<Option<Response<Body>>, Problem>> + Send>>;
 
 impl Answer {
     /// An answer to something that was done in a batch, which ends here.
@@ -103,6 +127,7 @@ impl Answer {
             response,
             promised,
             pressed,
+            behind: None,
         }
     }
 }
@@ -113,6 +138,7 @@ impl From<Response<Body>> for Answer {
             response,
             promised: 0,
             pressed: None,
+            behind: None,
         }
     }
 }
@@ -135,6 +161,8 @@ impl Default for Api {
     fn default() -> Self {
         Self {
             settings: ArcSwap::default(),
+            control: Control::default(),
+            started: Instant::now(),
             stopping: Notify::new(),
             in_work: AtomicUsize::new(0),
             streams: Arc::default(),
@@ -332,10 +360,14 @@ async fn identify(
 /// Waits until what an answer promises is on disk, and a little for a receiver that lags behind.
 async fn keep_promise(net: &Net, live: &Live, answer: Answer) -> Result<Response<Body>, Problem> {
     let Answer {
-        response,
+        mut response,
         promised,
         pressed,
+        behind,
     } = answer;
+    if let Some(work) = behind {
+        response = work.await?.unwrap_or(response);
+    }
     if let Some(store) = net.hub.store() {
         std::future::poll_fn(|cx| {
             if store.durable() >= promised {

@@ -56,6 +56,9 @@ const KEY: Param = Param(
 const QOS: Param = Param("qos", Number(0, 1), "0 or 1.");
 const RETAIN: Param = Param("retain", Truth, "Whether it is kept for later subscribers.");
 
+const USER: Param = Param("user", Text, "A user's name.");
+const CLIENT: Param = Param("clientId", Text, "A client identifier.");
+
 macro_rules! docs {
     ($($id:ident $summary:literal [$($param:expr),*] $body:literal [$($status:literal $shape:literal),*] [$($error:literal),*];)*) => {
         $(pub(super) const $id: Doc = Doc {
@@ -120,8 +123,30 @@ docs! {
          Param("clientIdPrefix", Text, "Only those whose identifier begins so."), CURSOR, LIMIT] "" [200 "SessionList"] [];
     end_session "Ends a session, and its connection if it has one." [] "" [204 ""] [404];
     list_subscriptions "Subscriptions of all clients." [CURSOR, LIMIT] "" [200 "SubscriptionList"] [];
+    show_status "The broker as a whole." [] "" [200 "Status"] [];
+    explain "Who would receive a message, as what frame, and which rule allows or denies it."
+        [Param("topic", Text, "The topic that is published to."), Param("from", Text, "What the publisher speaks: mqtt, stomp, json, http."),
+         Param("as", Text, "Only receivers that speak it: mqtt, stomp, json."), Param("qos", Number(0, 2), "The level; 1 if it is left out."),
+         Param("clientId", Text, "The publisher, a client that is known."), Param("user", Text, "The publisher, by its user name."), CURSOR, LIMIT]
+        "" [200 "Explanation"] [404];
+    trace "What happens to a client or on topics, as lines of JSON, while it happens."
+        [Param("clientId", Text, "The client."), Param("topic", Text, "A topic filter."), Param("seconds", Number(1, 3600), "When it ends; 60 if it is left out.")]
+        "" [200 "application/x-ndjson"] [];
+    list_topics "Topics with a retained message, then those that were published to lately."
+        [Param("filter", Text, "Only those that a topic filter matches."), CURSOR, LIMIT] "" [200 "TopicList"] [];
+    list_groups "Shared groups and queues." [CURSOR, LIMIT] "" [200 "GroupList"] [];
     show_topic "Whom a message on a topic would go to." [] "" [200 "Topic"] [];
     list_members "Who of a group is connected." [CURSOR, LIMIT] "" [200 "MemberList"] [];
+    list_revocations "Credentials that were revoked and have not ended." [CURSOR, LIMIT] "" [200 "RevocationList"] [];
+    revoke "Revokes credentials: of a user, one token, or those that a client has used. Its connections are closed, its sessions and wills end."
+        [] "Revoke" [200 "Revoked"] [503];
+    lift_revocation "Takes a revocation back."
+        [USER, Param("tokenId", Text, "The token's `jti`."), CLIENT] "" [204 ""] [404, 503];
+    list_bans "Who is kept out." [CURSOR, LIMIT] "" [200 "BanList"] [];
+    ban "Keeps somebody out, and closes its connections." [] "Ban" [200 "Banned"] [];
+    lift_ban "Lets somebody in again." [USER, Param("address", Text, "An IP address or network."), CLIENT] "" [204 ""] [404, 409];
+    reload "Reads the configuration again, as SIGHUP does." [] "" [200 "Reloaded"] [422];
+    drain "Sends all clients away over a time, then ends the broker." [] "Drain" [202 "Draining"] [409];
     live "Whether the process answers." [] "" [200 "Health"] [];
     ready "Whether clients should be sent here." [] "" [200 "Health", 503 "Health"] [];
     metrics "Metrics in Prometheus' form." [] "" [200 "text/plain"] [];

@@ -18,7 +18,7 @@ use serde_json::value::RawValue;
 use super::guard::Action;
 use super::problem::Problem;
 use super::text::{Query, shown};
-use super::{Answer, Call, body};
+use super::{Answer, Call, body, traceparent};
 use crate::session::Batch;
 
 /// Longest idempotency key in bytes.
@@ -145,6 +145,14 @@ pub(super) fn publish(
         request.target = Target::Topic(format!("{CONNECTION}{id}").into());
     }
     let mut publish = request.into_publish(limits, batch.now)?;
+    if publish.message.retain {
+        publish.message.source = call.caller.source();
+    }
+    traceparent::carry(
+        &call.head.headers,
+        &mut publish.message,
+        limits.user_properties,
+    );
     let message = &publish.message;
     let topic = message.topic.as_str();
     call.caller.require(Action::Publish, Some(topic))?;

@@ -36,8 +36,8 @@ pub(super) fn after(call: &Call<'_>, name: &str) -> Result<Option<Topic>, Proble
         .map_err(|_| wrong_cursor(name, call.query.text(name).unwrap_or_default()))
 }
 
-/// `GET /api/v1/retained`
-pub(super) fn list(call: &Call<'_>) -> Result<Answer, Problem> {
+/// The topic filter that the query has, if it has one.
+pub(super) fn filter(call: &Call<'_>) -> Result<Option<Filter>, Problem> {
     let limits = &call.live.limits;
     let filter = call.query.text("filter").map(|text| {
         Filter::parse(text.into(), limits.topic_bytes, limits.topic_levels).map_err(|error| {
@@ -45,7 +45,12 @@ pub(super) fn list(call: &Call<'_>) -> Result<Answer, Problem> {
             Problem::new(StatusCode::BAD_REQUEST, "filterInvalid", detail)
         })
     });
-    let filter = filter.transpose()?;
+    filter.transpose()
+}
+
+/// `GET /api/v1/retained`
+pub(super) fn list(call: &Call<'_>) -> Result<Answer, Problem> {
+    let filter = filter(call)?;
     let after = after(call, "cursor")?;
     let now = call.net.clock.now();
     let hub = &call.net.hub;
@@ -53,7 +58,7 @@ pub(super) fn list(call: &Call<'_>) -> Result<Answer, Problem> {
     let readable = page
         .messages
         .iter()
-        .filter(|message| call.caller.may_read(message));
+        .filter(|message| call.caller.may_read(call.net, message));
     let rows: Vec<Value> = readable.map(|message| row(message)).collect();
     let next = page.next.map(|topic| cursor(topic.as_str()));
     let value = json!({"retained": rows, "cursor": next});
@@ -77,6 +82,7 @@ pub(super) fn show(call: &Call<'_>) -> Result<Answer, Problem> {
     call.caller
         .require(Action::Subscribe, Some(topic.as_str()))?;
     let message = call.net.hub.retained(&topic, call.net.clock.now());
+    let message = message.filter(|message| call.caller.may_read(call.net, message));
     let message = message.ok_or_else(|| none(&topic))?;
     if call.query.truth("raw")?.unwrap_or(false) {
         return Ok(raw(&message).into());

@@ -9,7 +9,10 @@ use super::openapi::Doc;
 use super::problem::{Face, Problem};
 use super::text::{percent_decode, shown};
 use super::{Answer, Call};
-use super::{clients, connections, events, groups, iot, openapi, publish, retained, status};
+use super::{
+    clients, connections, control, events, explain, groups, iot, openapi, overview, protection,
+    publish, retained, status, trace,
+};
 use crate::config::Api;
 use crate::net::Live;
 
@@ -31,6 +34,11 @@ pub(super) struct Route {
 }
 
 impl Route {
+    /// Whether its answer has no end that could be waited for.
+    pub(super) fn is_stream(&self) -> bool {
+        matches!(self.id, "subscribe" | "trace")
+    }
+
     /// The most that its body may have.
     pub(super) fn body_max(&self, config: &Api, live: &Live) -> usize {
         match self.face {
@@ -91,8 +99,23 @@ routes! {
     DELETE "/api/v1/sessions/{clientId}" end_session Some(Manage), Rest, false, clients::end;
     GET "/api/v1/subscriptions" list_subscriptions
         Some(Manage), Rest, false, groups::all_subscriptions;
+    GET "/api/v1/status" show_status Some(Manage), Rest, false, overview::status;
+    GET "/api/v1/explain" explain Some(Manage), Rest, false, explain::explain;
+    GET "/api/v1/trace" trace Some(Manage), Rest, false, trace::trace;
+    GET "/api/v1/topics" list_topics Some(Manage), Rest, false, overview::topics;
+    GET "/api/v1/groups" list_groups Some(Manage), Rest, false, overview::groups;
     GET "/api/v1/topics/{topic*}" show_topic Some(Manage), Rest, false, groups::topic;
     GET "/api/v1/groups/{group}/members" list_members Some(Manage), Rest, false, groups::members;
+    GET "/api/v1/revocations" list_revocations
+        Some(Manage), Rest, false, protection::revocations;
+    POST "/api/v1/revocations" revoke Some(Manage), Rest, true, protection::revoke;
+    DELETE "/api/v1/revocations" lift_revocation
+        Some(Manage), Rest, false, protection::lift_revocation;
+    GET "/api/v1/bans" list_bans Some(Manage), Rest, false, protection::bans;
+    POST "/api/v1/bans" ban Some(Manage), Rest, true, protection::ban;
+    DELETE "/api/v1/bans" lift_ban Some(Manage), Rest, false, protection::lift_ban;
+    POST "/api/v1/reload" reload Some(Manage), Rest, false, control::reload;
+    POST "/api/v1/drain" drain Some(Manage), Rest, true, control::drain;
     GET "/api/v1/health/live" live None, Rest, false, status::live;
     GET "/api/v1/health/ready" ready None, Rest, false, status::ready;
     GET "/api/v1/metrics" metrics Some(Manage), Rest, false, status::metrics;
@@ -173,7 +196,7 @@ pub(super) fn find(method: &Method, path: &str) -> Result<Found, Problem> {
     let is_head = *method == Method::HEAD;
     for route in ROUTES {
         let asks = route.method == *method
-            || (is_head && route.method == Method::GET && route.id != "subscribe");
+            || (is_head && route.method == Method::GET && !route.is_stream());
         if asks && let Some(path) = fit(route.path, &parts) {
             return Ok(Found { route, path });
         }
@@ -199,7 +222,7 @@ pub(super) fn methods(path: &str) -> String {
     for route in ROUTES {
         if fit(route.path, &parts).is_some() {
             found.push(route.method.as_str());
-            if route.method == Method::GET && route.id != "subscribe" {
+            if route.method == Method::GET && !route.is_stream() {
                 found.push("HEAD");
             }
         }

@@ -33,7 +33,7 @@ pub(super) fn percent_decode(text: &str) -> Option<String> {
 }
 
 /// Encodes all but the unreserved characters of RFC 3986 and what `keep` holds.
-pub(super) fn percent_encode(text: &str, keep: &[u8]) -> String {
+pub(crate) fn percent_encode(text: &str, keep: &[u8]) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         let unreserved = byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
@@ -113,7 +113,7 @@ pub(super) fn shown(text: &str) -> String {
 }
 
 /// A moment as ISO 8601 in UTC: `2022-01-25T18:50:04.673Z`.
-pub(super) fn moment(at: Timestamp) -> String {
+pub(crate) fn moment(at: Timestamp) -> String {
     let (days, rest) = (at.0 / 86_400_000, at.0 % 86_400_000);
     let (year, month, day) = civil(days);
     let (secs, millis) = (rest / 1000, rest % 1000);

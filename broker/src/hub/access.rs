@@ -9,13 +9,14 @@
 use std::sync::{Arc, LazyLock};
 
 use protocols::connection::{Connect, Publish, Refusal, RefusalCode, SubscribeRequest};
-use protocols::model::{Kind, Message, Timestamp, Topic};
+use protocols::model::{Filter, Kind, Message, Timestamp, Topic};
 
 use super::Hub;
 use crate::auth::Identity;
 use crate::auth::access::{Action, Permissions, Policy, Rights, Standing, Verdict};
 use crate::session::{Batch, Session, SubRoute, Subscription};
-use crate::telemetry::{Drop as DropReason, Untrusted};
+use crate::store::Urgency;
+use crate::telemetry::{Drop as DropReason, Untrusted, trace};
 
 impl Hub {
     /// Puts other rules in force, for everyone who is there at once.
@@ -57,6 +58,11 @@ impl Hub {
             .access
             .standing(Arc::clone(who), &session.client_id, protocol)?;
         self.stand(session, standing, batch);
+        {
+            let mut state = session.lock();
+            state.identify(who);
+            state.record(session, batch, Urgency::Later);
+        }
         if session.rights.version() != Some(self.access.version()) {
             self.follow_rules(session, batch);
         }
@@ -114,8 +120,9 @@ impl Hub {
         Ok(())
     }
 
-    /// Whether a will may be published now. Of a session that came back after a restart only the
-    /// user is known: its will was allowed at the login, so what counts is what denies.
+    /// Whether a will may be published now. Of a session that came back after a restart and whose
+    /// client has proved nothing only the user is known: its will was allowed at the login, so what
+    /// counts is what denies.
     pub(super) fn check_will(&self, session: &Session, topic: &Topic) -> Result<(), Refusal> {
         let action = Action::of_publish(topic);
         let allowed = if session.rights.standing().is_some() {
@@ -170,8 +177,14 @@ impl Hub {
         }
     }
 
-    /// Whether a client may be sent a retained message.
+    /// Whether a client may be sent a retained message: by its own rights, and by those that the
+    /// message's publisher has now.
     pub(super) fn may_read(&self, session: &Session, message: &Message) -> bool {
+        if !self.access.may_still_publish(message) {
+            self.metrics
+                .access_denied(Action::of_publish(&message.topic).as_str(), "none");
+            return false;
+        }
         let rights = &session.rights;
         if !rights.is_restricted() {
             return true;
@@ -202,7 +215,7 @@ impl Hub {
     pub(super) fn follow_rules(&self, session: &Arc<Session>, batch: &mut Batch) -> usize {
         let _changing = session.rights.changing.lock();
         loop {
-            // Nothing is known of a restored session until its client comes.
+            // Little is known of a restored session whose client has proved nothing.
             let Some(old) = session.rights.standing() else {
                 return 0;
             };
@@ -303,6 +316,19 @@ impl Hub {
         topic: &str,
     ) -> Refusal {
         self.metrics.access_denied(action.as_str(), protocol);
+        if trace::is_on() {
+            let any = usize::from(u16::MAX);
+            trace::note(&trace::Event {
+                what: "denied",
+                client: client_id,
+                topic: Topic::parse(topic.into(), any, any).ok().as_ref(),
+                filter: Filter::parse(topic.into(), any, any)
+                    .ok()
+                    .filter(Filter::is_wild)
+                    .as_ref(),
+                more: serde_json::json!({"action": action.as_str(), "protocol": protocol}),
+            });
+        }
         tracing::debug!(
             client = %Untrusted(client_id), protocol, action = action.as_str(),
             topic = %Untrusted(topic), "denied"

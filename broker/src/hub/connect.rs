@@ -18,7 +18,7 @@ use crate::auth::Identity;
 use crate::auth::access::Standing;
 use crate::session::{Batch, Link, Session, State, Subscription};
 use crate::store::{Op, Urgency};
-use crate::telemetry::Untrusted;
+use crate::telemetry::{Untrusted, trace};
 
 /// A client that is let in.
 struct Admitted {
@@ -106,6 +106,14 @@ impl Hub {
             user: session.user.clone(),
             session: session.number,
         };
+        if trace::is_on() {
+            let more = serde_json::json!({
+                "protocol": connect.protocol,
+                "user": session.user.as_deref(),
+                "sessionPresent": session_present,
+            });
+            trace::client("connected", &session.client_id, more);
+        }
         self.attach(&session, connect, connected, link, commands, batch);
         if session.rights.version() != Some(self.access.version()) {
             // The rules have changed since it was looked at, and the session was not there then.
@@ -232,6 +240,7 @@ impl Hub {
                 "the broker is stopping",
             ));
         }
+        self.guard.memory.check()?;
         let known = connect
             .client_id
             .as_ref()
@@ -420,6 +429,7 @@ impl Hub {
             }
             if ends {
                 drop(state);
+                self.metrics.sessions_expired.inc();
                 self.end(session, batch);
             } else {
                 self.watch(session, &mut state);
@@ -465,8 +475,18 @@ impl Hub {
             ..
         } = *will;
         message.publisher = session.number;
+        message.source = session
+            .rights
+            .source(&session.client_id)
+            .filter(|_| message.retain);
         message.expires_at = expiry_secs.map(|secs| batch.now.plus_secs(secs));
-        if let Err(refusal) = self.publish_will_message(session, message, batch) {
+        let traced = trace::is_on().then(|| message.copy());
+        let result = self.publish_will_message(session, message, batch);
+        if let Some(message) = traced {
+            let outcome = super::publish::outcome(&result);
+            trace::published(&session.client_id, "will", &message, &outcome);
+        }
+        if let Err(refusal) = result {
             tracing::warn!(reason = %refusal.detail, "a will could not be published");
         }
     }

@@ -4,10 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Wake, Waker};
 
+use hashbrown::HashSet;
 use protocols::connection::{Refusal, RefusalCode, SubscribeRequest, topics};
 use protocols::model::{Message, QoS, Timestamp};
 
 use super::Hub;
+use crate::auth::access::{Permissions, Standing};
+use crate::auth::stored::{self, Stored};
 use crate::session::{Batch, Group, GroupName, Queue, Restart, Session, SubRoute, Wish};
 use crate::store::{
     Committed, Loaded, Op, QueueId, Recovered, RecoveredSession, Seq, Store, Unit, Urgency,
@@ -91,6 +94,9 @@ impl Hub {
 
     /// Whether a message can be stored, if it must be.
     pub(super) fn check_space(&self, message: &Message, needed: bool) -> Result<(), Refusal> {
+        if message.qos != QoS::AtMostOnce {
+            self.guard.memory.check()?;
+        }
         let Some(store) = &self.store else {
             return Ok(());
         };
@@ -136,7 +142,12 @@ impl Hub {
     pub fn restore(&self, recovered: Recovered, restart: Restart) {
         self.numbers
             .fetch_max(recovered.next_number, Ordering::AcqRel);
-        for message in recovered.retained {
+        // A publisher's messages share what is said of it, as they did when it was there.
+        let mut sources: HashSet<Arc<str>> = HashSet::new();
+        for mut message in recovered.retained {
+            if let Some(source) = Arc::get_mut(&mut message).and_then(|held| held.source.as_mut()) {
+                *source = Arc::clone(sources.get_or_insert_with(source, |_| Arc::clone(source)));
+            }
             if let Err(full) = self.retained.set(message, restart.now) {
                 tracing::error!(%full, "a retained message that was stored is not served");
             }
@@ -195,6 +206,26 @@ impl Hub {
             state.record(&session, batch, Urgency::Later);
         }
         self.watch(&session, &mut state);
+        drop(state);
+        if let Some(stored) = recovered.record.who.as_deref().and_then(stored::read) {
+            self.know_again(&session, stored, batch);
+        }
+    }
+
+    /// A client that is away may do what it could, by the rules that are in force now.
+    fn know_again(&self, session: &Arc<Session>, stored: Stored, batch: &mut Batch) {
+        let who = Arc::new(stored.who);
+        session.lock().identify(&who);
+        let standing = self
+            .access
+            .standing(Arc::clone(&who), &session.client_id, stored.protocol);
+        let standing = standing.unwrap_or_else(|_| Standing {
+            who,
+            protocol: stored.protocol,
+            version: self.access.version(),
+            permissions: Some(Arc::new(Permissions::nothing())),
+        });
+        self.stand(session, standing, batch);
     }
 
     fn load(&self, queue: Queue, wish: Wish, now: Timestamp) {

@@ -7,12 +7,15 @@
 mod access;
 mod banned;
 mod connect;
+mod drain;
 mod durable;
 mod idempotency;
+mod listing;
 mod outside;
 mod publish;
 mod revoke;
 mod subscribe;
+mod system;
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher};
@@ -24,7 +27,7 @@ use bytestring::ByteString;
 use dashmap::DashMap;
 use hashbrown::HashMap;
 use parking_lot::Mutex;
-use protocols::connection::{CloseReason, Position, Settle};
+use protocols::connection::{Position, Settle};
 use protocols::model::Timestamp;
 use tokio::sync::Notify;
 
@@ -32,9 +35,10 @@ use crate::auth::access::Access;
 use crate::guard::Guard;
 use crate::router::{Retained, Router};
 use crate::session::{Batch, Bounds, Entry, Group, GroupBounds, GroupName, Plan, Route, Session};
-use crate::store::{Store, Urgency};
-use crate::telemetry::{Drop as DropReason, Metrics};
+use crate::store::Store;
+use crate::telemetry::{Drop as DropReason, Metrics, Spans, trace};
 use idempotency::Window;
+pub use listing::{KnownTopics, Receiver};
 pub use outside::{Page, PublishedRetained};
 
 /// Number of locks that names are spread over; what has one name shares one lock.
@@ -71,6 +75,8 @@ pub struct Hub {
     pub access: Access,
     /// Who is kept out.
     pub guard: Guard,
+    /// Spans of what is published.
+    pub spans: Spans,
     bounds: ArcSwap<Shared>,
     router: Router<RouteKey, Route, Plan>,
     retained: Retained,
@@ -98,6 +104,8 @@ pub struct Hub {
     stopping: AtomicBool,
     /// Whether a session can be taken over by its own user only.
     owned: AtomicBool,
+    /// Whether somebody has subscribed to what the broker says about itself since that was said.
+    system_wanted: AtomicBool,
 }
 
 /// The bounds, those of sessions in the form in which all of them share them.
@@ -148,6 +156,7 @@ impl Hub {
             metrics,
             access: Access::default(),
             guard: Guard::default(),
+            spans: Spans::default(),
             store,
             me: Weak::clone(me),
             bounds: ArcSwap::from_pointee(Shared::new(bounds)),
@@ -166,6 +175,7 @@ impl Hub {
             numbers: AtomicU64::new(1),
             stopping: AtomicBool::new(false),
             owned: AtomicBool::new(false),
+            system_wanted: AtomicBool::new(false),
         })
     }
 
@@ -184,6 +194,7 @@ impl Hub {
     /// Sets the gauges that are counted elsewhere; to be called before a scrape.
     pub fn gauge(&self) {
         self.metrics.sessions.set(self.sessions.len());
+        self.metrics.sessions_connected.set(self.connections.len());
         let retained = self.retained.stats();
         self.metrics.retained_messages.set(retained.messages);
         self.metrics.retained_bytes.set(retained.bytes);
@@ -203,6 +214,10 @@ impl Hub {
         asked: bool,
         batch: &mut Batch,
     ) -> bool {
+        if trace::is_on() {
+            let more = serde_json::json!({"what": format!("{settle:?}")});
+            trace::client("settled", &session.client_id, more);
+        }
         let settled = session.lock().settle(session, settle, batch);
         self.give_back(session, settled.returned, batch);
         if asked {
@@ -221,6 +236,10 @@ impl Hub {
 
     /// Carries out settlements that nobody waits for, each of one message that is done with.
     pub fn settle_all(&self, session: &Arc<Session>, done: &[Position], batch: &mut Batch) {
+        if trace::is_on() {
+            let more = serde_json::json!({"messages": done.len()});
+            trace::client("acknowledged", &session.client_id, more);
+        }
         let more_retained = session.lock().settle_all(session, done, batch);
         if more_retained {
             self.send_retained(session, batch);
@@ -240,38 +259,9 @@ impl Hub {
         self.bounds.store(Arc::new(Shared::new(bounds)));
     }
 
-    /// Ends all connections, for a stop of the broker.
-    ///
-    /// Wills are not said: those who would hear them are leaving too, and a server that shuts down
-    /// may defer them until it is back (MQTT 5 §3.1.2.5). Sessions stay as they are.
-    pub fn stop(&self, reason: &CloseReason, batch: &mut Batch) {
-        self.stopping.store(true, Ordering::Release);
-        let sessions: Vec<_> = self
-            .sessions
-            .iter()
-            .map(|held| Arc::clone(held.value()))
-            .collect();
-        for session in sessions {
-            let mut state = session.lock();
-            if state.link.is_some() {
-                // As connected, so that its client has some time to come back at the next start;
-                // but with an end, which says that what was sent is known.
-                state.ends_at = Some(batch.now.plus_secs(state.expiry_secs));
-                state.record(&session, batch, Urgency::Later);
-                state.dismiss(reason.clone());
-            }
-        }
-        self.commit_batch(batch);
-    }
-
     /// Whether users are known to be who they are: then a session is its own user's alone.
     pub fn set_owned(&self, owned: bool) {
         self.owned.store(owned, Ordering::Release);
-    }
-
-    /// Whether the broker is stopping and lets nobody in.
-    pub fn is_stopping(&self) -> bool {
-        self.stopping.load(Ordering::Acquire)
     }
 
     /// Hands messages of a session back to the groups that they came from; others are dropped.

@@ -7,10 +7,11 @@ use bytestring::ByteString;
 use protocols::connection::{CloseReason, Publish, Refusal, RefusalCode};
 use protocols::model::{Filter, Message, QoS, Timestamp, Topic};
 
-use super::publish::check_topic;
+use super::publish::{check_topic, outcome};
 use super::{Hub, stripe};
 use crate::router::Cursor;
 use crate::session::{Batch, Outcome, Session};
+use crate::telemetry::trace;
 
 /// Some rows of a longer list.
 #[derive(Debug)]
@@ -46,9 +47,14 @@ impl Hub {
             ..
         } = publish;
         self.once(idempotency_key, batch, |batch, keyed| {
-            check_topic(message.topic.as_str())?;
-            self.check_space(&message, keyed)?;
-            self.deliver(message, batch)
+            let traced = trace::is_on().then(|| message.copy());
+            let result = check_topic(message.topic.as_str())
+                .and_then(|()| self.check_space(&message, keyed))
+                .and_then(|()| self.deliver(message, batch));
+            if let Some(message) = traced {
+                trace::published("", "http", &message, &outcome(&result));
+            }
+            result
         })
     }
 
@@ -87,6 +93,7 @@ impl Hub {
         if let Some(key) = &key
             && let Some(answer) = self.idempotency.lock().answer(key, batch.now)
         {
+            self.metrics.idempotent_suppressed.inc();
             self.promise_all(batch);
             return Ok(answer);
         }

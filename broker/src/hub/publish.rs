@@ -11,7 +11,7 @@ use protocols::model::{Filter, Message};
 use super::{Hub, stripe};
 use crate::session::{Batch, GroupName, Session, TEMPORARY};
 use crate::store::{Op, Urgency};
-use crate::telemetry::Drop as DropReason;
+use crate::telemetry::{Drop as DropReason, trace};
 
 impl Hub {
     /// Publishes for a client. Says how many sessions and groups took the message.
@@ -40,14 +40,23 @@ impl Hub {
         if let Some(key) = &idempotency_key
             && let Some(answer) = self.idempotency.lock().answer(key, batch.now)
         {
+            self.metrics.idempotent_suppressed.inc();
             self.promise_all(batch);
             return Ok(answer);
         }
         message.publisher = session.number;
+        if message.retain {
+            message.source = session.rights.source(&session.client_id);
+        }
         let stored_id = exactly_once.filter(|_| session.is_stored());
+        let traced = trace::is_on().then(|| message.copy());
         let result = check_topic(message.topic.as_str())
             .and_then(|()| self.check_space(&message, stored_id.is_some() || key.is_some()))
             .and_then(|()| self.deliver(message, batch));
+        if let Some(message) = traced {
+            let protocol = session.rights.protocol();
+            trace::published(&session.client_id, protocol, &message, &outcome(&result));
+        }
         match &result {
             Ok(receivers) => {
                 if let Some(packet_id) = stored_id {
@@ -101,25 +110,36 @@ impl Hub {
     }
 
     /// Gives a message to all whom it concerns; what it changes is not handed to the store yet.
-    pub(super) fn deliver(&self, message: Message, batch: &mut Batch) -> Result<u32, Refusal> {
+    pub(super) fn deliver(&self, mut message: Message, batch: &mut Batch) -> Result<u32, Refusal> {
+        message.taken_us = batch.moment_us;
         let message = Arc::new(message);
+        let span = self.spans.begin(&message, batch.now);
+        let result = self.deliver_to_all(&message, batch);
+        if let Some(span) = span {
+            let receivers = result.as_ref().ok().copied();
+            self.spans.end(span, &message, receivers);
+        }
+        result
+    }
+
+    fn deliver_to_all(&self, message: &Arc<Message>, batch: &mut Batch) -> Result<u32, Refusal> {
         let to_queue = message.topic.as_str().starts_with(topics::QUEUE);
         // Consumers of a queue get no retained messages, so there is no use in keeping one.
         if message.retain && !to_queue && self.bounds.load().retain_available {
-            self.retain(&message, batch)?;
+            self.retain(message, batch)?;
         }
         let plan = self
             .router
             .routes_again(&message.topic, batch.last_plan.take());
         let mut receivers: u32 = 0;
         for target in &plan.targets {
-            receivers += u32::from(target.deliver(&message, batch));
+            receivers += u32::from(target.deliver(message, batch));
         }
         for group in plan.groups.iter().filter(|group| !group.is_queue()) {
-            receivers += u32::from(group.dispatch(&message, batch) == Some(true));
+            receivers += u32::from(group.dispatch(message, batch) == Some(true));
         }
         if to_queue {
-            receivers += u32::from(self.enqueue(&message, batch)?);
+            receivers += u32::from(self.enqueue(message, batch)?);
         } else if receivers == 0 && plan.targets.is_empty() && plan.groups.is_empty() {
             batch.count_dropped(DropReason::NoSubscribers, 1);
         }
@@ -256,6 +276,14 @@ impl Hub {
                 None => {}
             }
         }
+    }
+}
+
+/// What came of a publish, for those who follow it.
+pub(super) fn outcome(result: &Result<u32, Refusal>) -> serde_json::Value {
+    match result {
+        Ok(receivers) => serde_json::json!({"receivers": receivers}),
+        Err(refusal) => serde_json::json!({"refused": refusal.code.as_str()}),
     }
 }
 

@@ -15,8 +15,7 @@ type UsedToken = (ByteString, Option<Timestamp>);
 
 impl Hub {
     /// Closes the connections of a user, a token or a client, ends their sessions, connected or
-    /// not, and drops their wills. Says which tokens they had. A session that was restored after
-    /// a restart is not known by its token until its client comes back.
+    /// not, and drops their wills. Says which tokens they had.
     pub fn revoke(&self, subject: &Subject, batch: &mut Batch) -> (Revoked, Vec<UsedToken>) {
         let is_meant = |session: &Session| match subject {
             Subject::User(user) => session.user.as_ref() == Some(user),

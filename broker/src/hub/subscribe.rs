@@ -18,6 +18,7 @@ use crate::session::{
     TEMPORARY, Terms,
 };
 use crate::store::{Op, Urgency};
+use crate::telemetry::trace;
 
 /// Retained messages that are looked up at a time.
 const RETAINED_BATCH: usize = 64;
@@ -63,6 +64,9 @@ impl Hub {
         let Some((subscription, entries)) = removed else {
             return false;
         };
+        if trace::is_on() {
+            note(session, "unsubscribed", &subscription);
+        }
         self.unroute(session, &subscription);
         self.give_back(session, entries, batch);
         if session.is_stored() && subscription.request.durable {
@@ -254,12 +258,16 @@ impl Hub {
             (held, old, sub)
         };
         self.replace_route(session, &held, old.as_ref(), sub, batch)?;
+        self.notice_system(&held.request.filter);
         if session.lock().ended {
             // It ended before the route was there to be removed.
             self.remove_route(session, &held);
             self.drop_group_of(&held, batch);
         }
         self.checked_subscribe(session, version, batch);
+        if trace::is_on() {
+            note(session, "subscribed", &held);
+        }
         Ok(Granted {
             id: held.id,
             qos: sub.qos,
@@ -408,6 +416,19 @@ fn want_retained(state: &mut State, held: &Subscription, existed: bool) {
             cursor: None,
         });
     }
+}
+
+fn note(session: &Session, what: &'static str, held: &Subscription) {
+    trace::note(&trace::Event {
+        what,
+        client: &session.client_id,
+        topic: None,
+        filter: Some(held.request.filter.filter()),
+        more: serde_json::json!({
+            "subscription": held.request.filter.as_str(),
+            "qos": held.request.qos as u8,
+        }),
+    });
 }
 
 fn route_key(session: &Session, held: &Subscription) -> RouteKey {

@@ -26,6 +26,7 @@ mod access;
 mod durable;
 mod outside;
 mod owner;
+mod system;
 
 /// A payload that no client takes.
 const TOO_LARGE: &str = "too large";

@@ -341,6 +341,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         if self.home.session().is_none() {
             self.net.admission.received(self.home.slot().0, input.len());
         }
+        self.net.stir();
         let mut batch = Batch::new(self.net.clock.now());
         match self.web_socket.take() {
             None => self.feed(input, &mut batch),
@@ -355,6 +356,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     /// Counts what came against the client's rates.
     fn slow_down(&mut self, bytes: u64, batch: &Batch) {
+        if batch.received() > 0
+            && let Some(pause) = self.net.hub.guard.memory.pause()
+        {
+            self.pause = Some(Box::pin(tokio::time::sleep(pause)));
+        }
         let Some(throttle) = &mut self.throttle else {
             return;
         };

@@ -188,6 +188,7 @@ fn net() -> Arc<Net> {
     let live = Live {
         limits: Arc::new(Limits::default()),
         allowed_origins: Vec::new(),
+        pages: crate::config::Pages::default(),
         permessage_deflate: false,
         pause: Duration::ZERO,
         stall: Duration::from_secs(15),
@@ -195,6 +196,9 @@ fn net() -> Arc<Net> {
         http_head_bytes: 1000,
         http_headers: 10,
         throttling: crate::net::Throttling::default(),
+        drain: crate::http::DrainWish::default(),
+        sys_interval: std::time::Duration::ZERO,
+        memory: crate::guard::MemoryBounds::default(),
     };
     Arc::new(Net::new(hub, Clock::start(), admission, live))
 }

@@ -143,6 +143,7 @@ impl Home {
             let pieces = if link.outbox.is_empty() {
                 VecDeque::new()
             } else {
+                link.handed_over();
                 link.outbox.take()
             };
             Outgoing {

@@ -12,10 +12,12 @@ use std::task::Poll;
 use std::time::Duration;
 
 use super::admission::Permit;
+use super::gateway;
 use super::socket::Socket;
 use super::stream::Pulse;
 use super::{Arrival, Ends, Live, Net};
 use crate::auth::token_of_request;
+use crate::functions::Visit;
 use crate::telemetry::Transport;
 use bytes::{Bytes, BytesMut};
 use http::header::{self, HeaderName, HeaderValue};
@@ -48,11 +50,16 @@ pub(super) async fn serve(net: Arc<Net>, socket: Socket, ends: Ends, permit: Per
     let service = service_fn(|request: Request<Incoming>| {
         // Whoever has sent a whole request is no half-open connection any more.
         net.admission.end_login(number);
+        net.stir();
         let (net, place, pulse) = (Arc::clone(&net), Arc::clone(&place), Arc::clone(&pulse));
         let ends = ends.clone();
         async move {
             if crate::http::serves(&request) {
                 return Ok::<_, Infallible>(crate::http::answer(&net, request, ends, &pulse).await);
+            }
+            if let Some(functions) = gateway::claims(&net, &request) {
+                let answered = gateway::upgrade(&net, functions, request, &ends, &place).await;
+                return Ok(answered.map(|body| crate::http::Body::Full(body.into_inner())));
             }
             let answered = answer(&net, request, &ends, &place);
             Ok(answered.map(|body| crate::http::Body::Full(body.into_inner())))
@@ -137,7 +144,14 @@ fn answer(
         close(&mut refused);
         return refused;
     }
-    let known = matches!(request.uri().path(), "/healthz" | "/metrics");
+    let live = net.live.load();
+    let path = request.uri().path();
+    let known = matches!(path, "/healthz" | "/metrics") || crate::http::is_page(path, &live.pages);
+    if matches!(*request.method(), Method::GET | Method::HEAD)
+        && let Some(page) = crate::http::page(path, request.headers(), &live.pages)
+    {
+        return page;
+    }
     match (request.method(), request.uri().path()) {
         (&Method::GET | &Method::HEAD, "/healthz") => health(net),
         (&Method::GET | &Method::HEAD, "/metrics") => {
@@ -170,7 +184,7 @@ fn upgrade(
 ) -> Response<Full<Bytes>> {
     let live = net.live.load();
     let peer = ends.peer;
-    let agreed = match agree(&live, &request, ends) {
+    let agreed = match agree(&live, &request, ends, None) {
         Ok(agreed) => agreed,
         Err(refusal) => {
             net.hub.metrics.web_socket_negotiation("unknown", "refused");
@@ -189,7 +203,21 @@ fn upgrade(
     let mut response = Response::new(Full::default());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     agreed.put(response.headers_mut());
-    let Agreed {
+    hand_over(net, &mut request, ends, &agreed, None, permit);
+    response
+}
+
+/// Gives the socket to the connection, once the answer is written.
+pub(super) fn hand_over(
+    net: &Arc<Net>,
+    request: &mut Request<Incoming>,
+    ends: &Ends,
+    agreed: &Agreed,
+    visit: Option<Visit>,
+    permit: Permit,
+) {
+    let peer = ends.peer;
+    let &Agreed {
         choice, deflate, ..
     } = agreed;
     let arrival = Arrival {
@@ -204,9 +232,10 @@ fn upgrade(
         on_loopback: ends.on_loopback,
         certificate_user: ends.certificate_user.clone(),
         token: token_of_request(request.headers(), request.uri().query()),
+        visit: visit.map(Arc::new),
     };
     let net = Arc::clone(net);
-    let upgrading = hyper::upgrade::on(&mut request);
+    let upgrading = hyper::upgrade::on(request);
     tokio::spawn(async move {
         let upgraded = match upgrading.await {
             Ok(upgraded) => upgraded,
@@ -218,25 +247,28 @@ fn upgrade(
         match upgraded.downcast::<TokioIo<Socket>>() {
             Ok(parts) => {
                 let socket = parts.io.into_inner();
-                let early = BytesMut::from(&parts.read_buf[..]);
+                let mut early = BytesMut::new();
+                if arrival.visit.is_some() {
+                    early.extend_from_slice(&gateway::LOGIN);
+                }
+                early.extend_from_slice(&parts.read_buf);
                 // A task of its own: this one ends here, with hyper's buffers.
                 tokio::spawn(net.serve(socket, choice.protocol, arrival, early, permit));
             }
             Err(_) => tracing::error!(%peer, "an upgraded connection is not the socket it was"),
         }
     });
-    response
 }
 
 /// What was agreed on in an upgrade.
-struct Agreed {
+pub(super) struct Agreed {
     accept: String,
     choice: Choice,
     deflate: Option<Deflate>,
 }
 
 impl Agreed {
-    fn put(&self, headers: &mut HeaderMap) {
+    pub(super) fn put(&self, headers: &mut HeaderMap) {
         headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
         headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
         if let Ok(accept) = HeaderValue::from_str(&self.accept) {
@@ -257,7 +289,13 @@ impl Agreed {
     }
 }
 
-fn agree(live: &Live, request: &Request<Incoming>, ends: &Ends) -> Result<Agreed, HttpRefusal> {
+/// Looks at a handshake. `chosen` says what is spoken, if that is not for the subprotocols to say.
+pub(super) fn agree(
+    live: &Live,
+    request: &Request<Incoming>,
+    ends: &Ends,
+    chosen: Option<Choice>,
+) -> Result<Agreed, HttpRefusal> {
     let headers = request.headers();
     let pairs = headers
         .iter()
@@ -277,9 +315,12 @@ fn agree(live: &Live, request: &Request<Incoming>, ends: &Ends) -> Result<Agreed
         host,
         &live.allowed_origins,
     )?;
-    let mut choice =
-        negotiation::choose(PROTOCOLS, values(headers, &header::SEC_WEBSOCKET_PROTOCOL))?;
-    if choice.subprotocol.is_none()
+    let mut choice = match chosen {
+        Some(choice) => choice,
+        None => negotiation::choose(PROTOCOLS, values(headers, &header::SEC_WEBSOCKET_PROTOCOL))?,
+    };
+    if chosen.is_none()
+        && choice.subprotocol.is_none()
         && let Some(protocol) = named_by_path(request.uri().path())
     {
         choice.protocol = protocol;
@@ -315,7 +356,7 @@ pub(crate) fn is_address(host: &[u8]) -> bool {
 
 /// Clients that offer no subprotocol (stomp.py, for one) say by the path what they speak: `/stomp`
 /// or `/mqtt`.
-fn named_by_path(path: &str) -> Option<&'static dyn Protocol> {
+pub(super) fn named_by_path(path: &str) -> Option<&'static dyn Protocol> {
     let name = path.strip_prefix('/')?;
     PROTOCOLS
         .iter()
@@ -323,11 +364,14 @@ fn named_by_path(path: &str) -> Option<&'static dyn Protocol> {
         .find(|protocol| protocol.name() == name)
 }
 
-fn values<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
+pub(super) fn values<'a>(
+    headers: &'a HeaderMap,
+    name: &HeaderName,
+) -> impl Iterator<Item = &'a [u8]> {
     headers.get_all(name).into_iter().map(HeaderValue::as_bytes)
 }
 
-fn refused(refusal: &HttpRefusal) -> Response<Full<Bytes>> {
+pub(super) fn refused(refusal: &HttpRefusal) -> Response<Full<Bytes>> {
     let status = StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::BAD_REQUEST);
     let mut response = problem(status, &refusal.message);
     let headers = response.headers_mut();
@@ -340,7 +384,7 @@ fn refused(refusal: &HttpRefusal) -> Response<Full<Bytes>> {
     response
 }
 
-fn close(response: &mut Response<Full<Bytes>>) {
+pub(super) fn close(response: &mut Response<Full<Bytes>>) {
     let close = HeaderValue::from_static("close");
     response.headers_mut().insert(header::CONNECTION, close);
 }
@@ -373,7 +417,13 @@ pub(crate) fn metrics(net: &Net) -> String {
     net.gauge();
     net.hub.gauge();
     let store = net.hub.store().and_then(|store| store.stats());
-    net.hub.metrics.render_with(store.as_ref()) + &net.api.metrics()
+    let metrics = &net.hub.metrics;
+    let functions = net.functions.get().map(|functions| functions.metrics());
+    metrics.render_with(store.as_ref())
+        + &net.api.metrics()
+        + &functions.unwrap_or_default()
+        + &net.hub.spans.render()
+        + &metrics.render_process()
 }
 
 /// An error as `application/problem+json` (RFC 9457).

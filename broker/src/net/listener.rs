@@ -53,12 +53,15 @@ impl Listener {
     pub fn bind(
         address: SocketAddr,
         backlog: i32,
-        service: Service,
-        is_tls: bool,
+        reuse_port: bool,
+        (service, is_tls): (Service, bool),
     ) -> io::Result<Self> {
         let socket =
             socket2::Socket::new(Domain::for_address(address), Type::STREAM, Some(Ip::TCP))?;
         socket.set_reuse_address(true)?;
+        if reuse_port {
+            socket.set_reuse_port(true)?;
+        }
         if address.is_ipv6() {
             socket.set_only_v6(false)?;
         }
@@ -69,6 +72,21 @@ impl Listener {
             socket: TcpListener::from_std(socket.into())?,
             service,
             on_loopback: address.ip().to_canonical().is_loopback(),
+            is_tls,
+        })
+    }
+
+    /// A socket that listens already, opened by who has started the broker.
+    pub fn inherited(
+        socket: std::net::TcpListener,
+        (service, is_tls): (Service, bool),
+    ) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        let on_loopback = socket.local_addr()?.ip().to_canonical().is_loopback();
+        Ok(Self {
+            socket: TcpListener::from_std(socket)?,
+            service,
+            on_loopback,
             is_tls,
         })
     }
@@ -158,6 +176,7 @@ pub(super) fn begin(net: Arc<Net>, socket: Socket, ends: Ends, service: Service,
         on_loopback: ends.on_loopback,
         certificate_user: ends.certificate_user,
         token: None,
+        visit: None,
     };
     tokio::spawn(net.serve(socket, protocol, arrival, BytesMut::new(), permit));
 }

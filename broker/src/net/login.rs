@@ -128,7 +128,11 @@ pub(super) fn is_refresh(message: &Message) -> bool {
 impl Step<'_> {
     /// Lets a client in, or finds out first who it is.
     pub(super) fn log_in(&mut self, home: &mut Home, connect: Connect, replies: &mut Replies) {
-        let credentials = Credentials::of_login(&connect, &home.gate.take_door());
+        let mut door = home.gate.take_door();
+        if let Some(identity) = door.identity.take() {
+            return self.admit(home, connect, Ok(*identity), replies);
+        }
+        let credentials = Credentials::of_login(&connect, &door);
         match self.net.auth.load().log_in(credentials) {
             Answer::Now(answer) => self.admit(home, connect, answer, replies),
             Answer::Later(asking) => home.gate.wait(asking, About::Login(Box::new(connect))),
@@ -201,6 +205,9 @@ impl Step<'_> {
         if auth.is_revoked(&identity, &session.client_id) {
             // It was revoked after it was looked at, and before the session could be seen.
             hub.end_revoked(&session, self.batch);
+        }
+        if let Some(functions) = self.net.functions.get() {
+            functions.arrived(&session, home.number());
         }
         self.enter(home, &session, more, replies);
     }

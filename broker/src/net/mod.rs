@@ -12,9 +12,12 @@ mod admission;
 mod contract;
 mod driver;
 mod execute;
+mod gateway;
 mod http;
 mod listener;
 mod login;
+mod revoke;
+mod service;
 #[cfg(test)]
 mod sizes;
 mod socket;
@@ -24,10 +27,9 @@ mod timers;
 mod tls;
 
 use std::hash::{BuildHasher, Hasher};
-use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -44,6 +46,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 pub use admission::{Admission, AdmissionLimits, Permit};
 pub(crate) use http::{is_address, metrics};
 pub use listener::{Listener, Service};
+pub use service::ServiceLink;
 pub use stream::EventBody;
 pub(crate) use stream::Pulse;
 pub use throttle::Throttling;
@@ -51,12 +54,14 @@ pub use timers::Timers;
 pub use tls::{ClientAuth, Tls, TlsSettings};
 pub(crate) use tls::{reload as reload_tls, watch as watch_tls};
 
-use crate::auth::{Authenticator, Door, Revocation, Revoked, Subject};
+use crate::auth::{Authenticator, Door};
 use crate::clock::Clock;
-use crate::http::Api;
+use crate::functions::{Functions, Visit};
+use crate::guard::MemoryBounds;
+use crate::http::{Api, DrainWish};
 use crate::hub::Hub;
 use crate::session::{Batch, Link, Origin, connection_id};
-use crate::telemetry::{Counter, Transport, Untrusted};
+use crate::telemetry::{Counter, Transport, Untrusted, trace};
 use driver::{Driver, Ended, WebSocket};
 
 /// What all connections share.
@@ -77,6 +82,8 @@ pub struct Net {
     pub tls: Tls,
     /// The HTTP API.
     pub api: Api,
+    /// Functions, if any are configured.
+    pub functions: OnceLock<Arc<Functions>>,
     /// Random part of connection identifiers, so that they differ between runs.
     run: u64,
 }
@@ -88,6 +95,8 @@ pub struct Live {
     pub limits: Arc<Limits>,
     /// Origins of web pages that may connect, beside the broker's own; `*` for all.
     pub allowed_origins: Vec<String>,
+    /// What there is for browsers.
+    pub pages: crate::config::Pages,
     /// Whether permessage-deflate is agreed on.
     pub permessage_deflate: bool,
     /// The longest that a publisher waits for a slow receiver.
@@ -102,6 +111,12 @@ pub struct Live {
     pub http_headers: usize,
     /// How fast one client may send.
     pub throttling: Throttling,
+    /// How clients are sent away, unless it is said otherwise.
+    pub drain: DrainWish,
+    /// How often the broker says something about itself; 0 for never.
+    pub sys_interval: Duration,
+    /// From where on memory is scarce.
+    pub memory: MemoryBounds,
 }
 
 /// The two ends of a connection.
@@ -137,6 +152,8 @@ pub struct Arrival {
     pub certificate_user: Option<ByteString>,
     /// A token that came with the upgrade to WebSocket.
     pub token: Option<Secret>,
+    /// The functions whose client it is.
+    pub visit: Option<Arc<Visit>>,
 }
 
 impl Net {
@@ -152,6 +169,7 @@ impl Net {
             live: ArcSwap::from_pointee(live),
             tls: Tls::default(),
             api: Api::default(),
+            functions: OnceLock::new(),
             run: RandomState::default().build_hasher().finish(),
         }
     }
@@ -166,28 +184,12 @@ impl Net {
         self.api.stopping.notify_waiters();
     }
 
-    /// Ends credentials before their time: connections are closed, sessions and wills dropped, and
-    /// the credentials refused until they would have ended anyway. Returns when that is on disk;
-    /// an error says that a restart would forget it.
-    pub async fn revoke(&self, revocation: Revocation) -> io::Result<Revoked> {
-        let auth = self.auth.load_full();
-        // First the list, then the connections: who comes in between looks at the list again.
-        auth.revoke(&revocation.subject, revocation.until);
-        let mut batch = Batch::new(self.clock.now());
-        let (revoked, tokens) = self.hub.revoke(&revocation.subject, &mut batch);
-        batch.finish(&self.hub.metrics);
-        for (token_id, until) in tokens {
-            auth.revoke(&Subject::Token(token_id), until);
+    /// Something comes in: whoever looks after memory goes on doing so.
+    #[inline]
+    pub(crate) fn stir(&self) {
+        if self.hub.guard.memory.stir() {
+            self.hub.earlier.notify_one();
         }
-        tracing::info!(
-            connections = revoked.connections,
-            sessions = revoked.sessions,
-            "credentials were revoked"
-        );
-        let list = Arc::clone(auth.revocations());
-        let saved = tokio::task::spawn_blocking(move || list.save()).await;
-        saved.map_err(io::Error::other)??;
-        Ok(revoked)
     }
 
     /// Sets the gauges of what is counted here; called before they are shown.
@@ -220,11 +222,15 @@ impl Net {
         metrics.connections(arrival.transport).inc();
         let live = self.live.load_full();
         let (link, web_socket) = self.open(number, protocol, &arrival, &live);
+        let visit = arrival.visit.clone();
         let door = Door {
             peer: arrival.peer,
             on_loopback: arrival.on_loopback,
             certificate_user: arrival.certificate_user,
             token: arrival.token,
+            identity: visit
+                .as_ref()
+                .map(|visit| Box::new(visit.guest().identity().clone())),
         };
         let driver = Driver::new(
             socket,
@@ -238,7 +244,13 @@ impl Net {
         Serving {
             driver: driver.through(door),
             permit: Some(permit),
+            visit,
         }
+    }
+
+    /// The name of a connection, which no other connection has or had.
+    fn connection_id(&self, number: u64) -> ByteString {
+        connection_id(self.run, number).into()
     }
 
     fn open(
@@ -251,7 +263,7 @@ impl Net {
         let open_at = self.clock.now();
         let open = Open {
             subprotocol: arrival.subprotocol,
-            connection_id: connection_id(self.run, number).into(),
+            connection_id: self.connection_id(number),
             limits: Arc::clone(&live.limits),
             now: open_at,
         };
@@ -272,7 +284,10 @@ impl Net {
             number,
             self.run,
             self.hub.metrics.protocol(protocol.name()),
-            protocol.open(open),
+            match &arrival.visit {
+                Some(visit) => visit.guest().connection(),
+                None => protocol.open(open),
+            },
             outbox,
             way_back,
         );
@@ -291,6 +306,8 @@ pub struct Serving<S> {
     driver: Driver<S>,
     /// Its place, until it is over.
     permit: Option<Permit>,
+    /// The functions whose client it is.
+    visit: Option<Arc<Visit>>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Future for Serving<S> {
@@ -299,18 +316,37 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Serving<S> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let ended = ready!(self.driver.run(cx));
         self.permit = None;
+        self.tell(&ended);
         self.report(&ended);
         Poll::Ready(())
     }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Serving<S> {
+    /// Tells functions that the client has gone.
+    fn tell(&self, ended: &Ended) {
+        if let Some(visit) = &self.visit {
+            visit.guest().ended(&ended.reason);
+        }
+        let net = self.driver.net();
+        if let (Some(client_id), Some(functions)) = (&ended.client_id, net.functions.get()) {
+            functions.left(client_id, self.driver.number(), &ended.reason);
+            net.hub.earlier.notify_one();
+        }
+    }
+
     fn report(&self, ended: &Ended) {
         let metrics = self.driver.metrics();
         let transport = self.driver.transport();
         metrics.connections(transport).dec();
         let all = &self.driver.net().hub.metrics;
         all.connection_closed(metrics.name, ended.reason.cause);
+        if let (true, Some(client)) = (trace::is_on(), ended.client_id.as_deref()) {
+            let reason = &ended.reason;
+            let more =
+                serde_json::json!({"reason": reason.cause.as_str(), "detail": reason.detail});
+            trace::client("disconnected", client, more);
+        }
         tracing::info!(
             connection = self.driver.number(),
             peer = %ended.peer.map_or_else(|| "-".to_owned(), |peer| peer.to_string()),

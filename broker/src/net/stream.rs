@@ -84,6 +84,9 @@ impl Net {
         let session = home.let_in(&self.hub, (connect, identity), batch)?;
         metrics.opened.inc();
         metrics.connections(Transport::Tcp).inc();
+        if let Some(functions) = self.functions.get() {
+            functions.arrived(&session, number);
+        }
         tracing::info!(
             connection = number,
             protocol = metrics.name,
@@ -246,6 +249,9 @@ impl Drop for EventBody {
         let reason = reason
             .unwrap_or_else(|| CloseReason::new(Cause::Lost, "the client closed the connection"));
         self.metrics.connections(Transport::Tcp).dec();
+        if let (Some(session), Some(functions)) = (self.home.session(), self.net.functions.get()) {
+            functions.left(&session.client_id, self.number, &reason);
+        }
         self.net
             .hub
             .metrics

@@ -7,6 +7,7 @@
 //! be stored and when it must go. Lists that leave are handed to the caller, so that dropping
 //! the last reference to a subscriber never happens under a lock.
 
+use std::collections::BinaryHeap;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -198,6 +199,27 @@ impl<V> RouteCache<V> {
         }
         self.discount(&retired);
         retired
+    }
+
+    /// At most `limit` of its topics behind `after`, in the order of their texts. One part is locked
+    /// at a time.
+    pub(super) fn topics(&self, after: &str, limit: usize) -> Vec<Box<str>> {
+        let mut first: BinaryHeap<Box<str>> = BinaryHeap::new();
+        for shard in &self.shards {
+            let slots = shard.slots.read();
+            for slot in &slots.list {
+                let topic = slot.routes.topic();
+                let has_room = first.len() < limit;
+                let is_before = || first.peek().is_some_and(|last| topic < &**last);
+                if topic > after && (has_room || is_before()) {
+                    first.push(topic.into());
+                    if !has_room {
+                        first.pop();
+                    }
+                }
+            }
+        }
+        first.into_sorted_vec()
     }
 
     /// What it holds and has done.

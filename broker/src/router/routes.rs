@@ -158,6 +158,12 @@ impl<K: Copy + Eq + Hash, V: Clone, P: FromIterator<V>> Router<K, V, P> {
         drop(retired);
     }
 
+    /// At most `limit` topics behind `after` to which something was published lately, in the order
+    /// of their texts.
+    pub fn known_topics(&self, after: &str, limit: usize) -> Vec<Box<str>> {
+        self.cache.topics(after, limit)
+    }
+
     /// What it holds and has done.
     pub fn stats(&self) -> RouterStats {
         let cache = self.cache.stats();

@@ -1,7 +1,10 @@
 //! From the configuration to what the parts of the broker keep to.
 
+use protocols::connection::Elsewhere;
+
 use crate::config::{ClientAuth, ClientName, Config, Listen, TlsVersion};
 use crate::guard::{GuardSettings, Rate, Subject, Threshold};
+use crate::http::DrainWish;
 use crate::net::{self, Throttling, TlsSettings};
 
 /// How fast one client may send.
@@ -17,6 +20,18 @@ pub(super) fn throttling(config: &Config) -> Throttling {
             burst: limits.receive_burst as u64,
         },
         patience: limits.rate_patience,
+    }
+}
+
+/// How clients are sent away.
+pub(super) fn drain(config: &Config) -> DrainWish {
+    let drain = &config.drain;
+    DrainWish {
+        over: drain.spread,
+        elsewhere: drain.server.get().map(|server| Elsewhere {
+            server: server.into(),
+            for_good: drain.server_moved,
+        }),
     }
 }
 
@@ -70,6 +85,7 @@ pub(super) fn tls(config: &Config) -> Option<TlsSettings> {
         certificate: tls.certificate.get()?.to_owned(),
         key: tls.key.get()?.to_owned(),
         client_ca: tls.client_ca.get().map(ToOwned::to_owned),
+        client_crl: tls.client_crl.get().map(ToOwned::to_owned),
         client_auth: match tls.client_auth {
             ClientAuth::None => net::ClientAuth::None,
             ClientAuth::Optional => net::ClientAuth::Optional,

@@ -15,7 +15,7 @@ use smallvec::SmallVec;
 use super::{Group, Plan, Session, Wish};
 use crate::router::Routes;
 use crate::store::{Committed, Op, QueueId, Receiver, Seq, Ticket, Unit, Urgency};
-use crate::telemetry::{Drop as DropReason, Metrics, ProtocolMetrics};
+use crate::telemetry::{Drop as DropReason, Metrics, ProtocolMetrics, moment_us};
 
 const LEVELS: [QoS; 3] = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce];
 
@@ -27,6 +27,8 @@ const PRESSED: usize = 4;
 pub struct Batch {
     /// The time of the whole batch.
     pub now: Timestamp,
+    /// The same for figures, see [`moment_us`].
+    pub moment_us: u64,
     /// Who got the message before: the next one is often for the same topic.
     pub last_plan: Option<Arc<Routes<Plan>>>,
     wakers: Vec<Waker>,
@@ -68,6 +70,7 @@ impl Batch {
     pub fn new(now: Timestamp) -> Self {
         Self {
             now,
+            moment_us: moment_us(),
             last_plan: None,
             wakers: Vec::new(),
             pressed: Vec::new(),

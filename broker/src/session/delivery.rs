@@ -9,9 +9,8 @@ use protocols::model::{Message, QoS, Timestamp};
 use smallvec::SmallVec;
 
 use super::{Batch, Dropped, Entry, Lane, Link, Queue, Session, Share, State};
-use crate::auth::access::Rights;
 use crate::store::{Op, QueueId, Receiver, Ticket, Urgency};
-use crate::telemetry::Drop as DropReason;
+use crate::telemetry::{Drop as DropReason, trace};
 
 /// What became of a message for a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +81,7 @@ impl State {
     ) -> Outcome {
         if self.guarded && !me.rights.may_receive(&message.topic) {
             batch.count_dropped(DropReason::NotAuthorized, 1);
+            lost(me, message, DropReason::NotAuthorized);
             return Outcome::Dropped;
         }
         if terms.qos == QoS::AtMostOnce {
@@ -164,11 +164,15 @@ impl State {
                 settled.found = self.receive(me, position, batch);
                 return settled;
             }
-            Settle::Done(position) => settled.found = self.settle_one(me, position, batch),
+            Settle::Done(position) => {
+                settled.found = self.settle_one(me, position, batch);
+                self.acknowledged(usize::from(settled.found));
+            }
             Settle::DoneThrough(id, position) => {
                 if let Some(at) = self.lane_of(id) {
                     let entries = self.lanes[at].settle_through(position);
                     settled.found = !entries.is_empty();
+                    self.acknowledged(entries.len());
                     for entry in &entries {
                         self.done(me, entry, batch);
                     }
@@ -203,11 +207,20 @@ impl State {
 
     /// The client is done with these messages. Says whether retained ones wait for the room.
     pub fn settle_all(&mut self, me: &Arc<Session>, done: &[Position], batch: &mut Batch) -> bool {
-        for position in done {
-            self.settle_one(me, *position, batch);
-        }
+        let settled = done
+            .iter()
+            .filter(|position| self.settle_one(me, **position, batch));
+        let count = settled.count();
+        self.acknowledged(count);
         self.pump(me, batch);
         !self.retained.is_empty()
+    }
+
+    /// Counts messages that the client said it has.
+    fn acknowledged(&self, count: usize) {
+        if let Some(link) = &self.link {
+            link.metrics.acknowledged.add(count as u64);
+        }
     }
 
     fn settle_one(&mut self, me: &Session, position: Position, batch: &mut Batch) -> bool {
@@ -231,7 +244,7 @@ impl State {
         }
         let memory = self.bounds.memory_bytes;
         let mut gone: SmallVec<[Entry; 4]> = SmallVec::new();
-        let trust = (&me.rights, self.trusted_from);
+        let trust = (&**me, self.trusted_from);
         for lane in &mut self.lanes {
             pump_lane(lane, link, limit, trust, batch, &mut gone);
             if let Some(wish) = lane.wish(memory) {
@@ -292,6 +305,7 @@ impl State {
         if link.outbox.len() > limit {
             link.gap = link.gap.saturating_add(1);
             batch.count_dropped(DropReason::SlowConsumer, 1);
+            lost(me, message, DropReason::SlowConsumer);
             return Outcome::Dropped;
         }
         tell_gap(link, batch.now);
@@ -307,9 +321,17 @@ impl State {
             .connection
             .deliver(&delivery, batch.now, &mut link.outbox)
         {
-            Delivered::Written => batch.count_delivered(&link.metrics, QoS::AtMostOnce),
+            Delivered::Written => {
+                link.wrote(message, terms.retain);
+                batch.count_delivered(&link.metrics, QoS::AtMostOnce);
+                if trace::is_on() {
+                    let name = link.metrics.name;
+                    trace::delivered(&me.client_id, name, message, QoS::AtMostOnce, 0);
+                }
+            }
             Delivered::TooLarge => {
                 batch.count_dropped(DropReason::TooLarge, 1);
+                lost(me, message, DropReason::TooLarge);
                 return Outcome::Dropped;
             }
             Delivered::NotSubscribed => return Outcome::Away,
@@ -332,6 +354,7 @@ impl State {
         let size = message.size();
         if !self.make_room(me, at, size, batch) {
             batch.count_dropped(DropReason::QueueFull, 1);
+            lost(me, message, DropReason::QueueFull);
             if let Some(link) = &mut self.link {
                 link.gap = link.gap.saturating_add(1);
             }
@@ -371,7 +394,7 @@ impl State {
         let limit = self.bounds.outbox_bytes;
         if let Some(link) = self.link.as_mut().filter(|link| link.end.is_none()) {
             let mut gone = SmallVec::new();
-            let trust = (&me.rights, self.trusted_from);
+            let trust = (&**me, self.trusted_from);
             pump_lane(lane, link, limit, trust, batch, &mut gone);
             for entry in &gone {
                 self.done(me, entry, batch);
@@ -522,6 +545,13 @@ fn keep(
     }
 }
 
+/// Tells those who follow the client or the topic that it will not get a message.
+fn lost(me: &Session, message: &Message, reason: DropReason) {
+    if trace::is_on() {
+        trace::dropped(&me.client_id, message, reason.as_str());
+    }
+}
+
 fn tell_gap(link: &mut Link, now: Timestamp) {
     if link.gap > 0 {
         let dropped = u64::from(std::mem::take(&mut link.gap));
@@ -537,7 +567,7 @@ fn pump_lane(
     lane: &mut Lane,
     link: &mut Link,
     limit: usize,
-    (rights, trusted_from): (&Rights, Position),
+    (me, trusted_from): (&Session, Position),
     batch: &mut Batch,
     gone: &mut SmallVec<[Entry; 4]>,
 ) {
@@ -558,13 +588,15 @@ fn pump_lane(
             lane.sent();
             continue;
         }
-        if entry.position < trusted_from && !rights.may_receive(&entry.message.topic) {
+        if entry.position < trusted_from && !me.rights.may_receive(&entry.message.topic) {
             batch.count_dropped(DropReason::NotAuthorized, 1);
+            lost(me, &entry.message, DropReason::NotAuthorized);
             gone.extend(lane.drop_next());
             continue;
         }
         if entry.message.is_expired(batch.now) {
             batch.count_dropped(DropReason::Expired, 1);
+            lost(me, &entry.message, DropReason::Expired);
             gone.extend(lane.drop_next());
             continue;
         }
@@ -583,6 +615,14 @@ fn pump_lane(
         {
             Delivered::Written => {
                 batch.count_delivered(&link.metrics, entry.qos);
+                link.wrote(&entry.message, entry.retain);
+                if entry.attempts > 0 {
+                    link.metrics.redelivered.inc();
+                }
+                if trace::is_on() {
+                    let (name, message) = (link.metrics.name, &entry.message);
+                    trace::delivered(&me.client_id, name, message, entry.qos, entry.attempts);
+                }
                 if lane.auto_settle {
                     gone.extend(lane.drop_next());
                 } else {
@@ -591,6 +631,7 @@ fn pump_lane(
             }
             Delivered::TooLarge => {
                 batch.count_dropped(DropReason::TooLarge, 1);
+                lost(me, &entry.message, DropReason::TooLarge);
                 gone.extend(lane.drop_next());
             }
             Delivered::NotSubscribed => return,

@@ -6,12 +6,12 @@ use std::task::Waker;
 
 use parking_lot::Mutex;
 use protocols::connection::{Cause, CloseReason, Connection};
-use protocols::model::Timestamp;
+use protocols::model::{Message, Timestamp};
 use protocols::{Command, Outbox, Output};
 
 use crate::guard::Place;
 use crate::store::Seq;
-use crate::telemetry::ProtocolMetrics;
+use crate::telemetry::{ProtocolMetrics, moment_us};
 
 /// The connection side of a session: the protocol's state machine and what it has written.
 ///
@@ -40,6 +40,8 @@ pub struct Link {
     pub nudged: bool,
     /// Nothing is written before this unit is on disk: the login that made it promises a session.
     pub cork: Seq,
+    /// When the broker took the oldest message in the outbox, see [`Message::taken_us`]; 0 for none.
+    pub oldest_us: u64,
     /// Messages dropped since the client was last told.
     pub gap: u32,
     /// How many more batches this client may hold up before it is left to itself.
@@ -76,6 +78,17 @@ impl Origin {
         Self {
             peer: Some((peer.ip(), peer.port())),
             transport,
+            protocol: "",
+            opened_at: now,
+            active_at: now,
+        }
+    }
+
+    /// Of a client inside the broker: a rule that gives messages to a function.
+    pub fn inside(now: Timestamp) -> Self {
+        Self {
+            peer: None,
+            transport: "none",
             protocol: "",
             opened_at: now,
             active_at: now,
@@ -125,6 +138,7 @@ impl Link {
             end: None,
             nudged: false,
             cork: 0,
+            oldest_us: 0,
             gap: 0,
             patience: PATIENCE,
             due: Self::NEVER,
@@ -151,6 +165,25 @@ impl Link {
             close: &mut self.end,
         };
         step(self.connection.as_mut(), &mut output)
+    }
+
+    /// A message was written into the outbox. What a new subscriber gets of retained messages has
+    /// waited for it, not for the broker.
+    #[inline]
+    pub fn wrote(&mut self, message: &Message, is_retained: bool) {
+        if self.oldest_us == 0 && !is_retained {
+            self.oldest_us = message.taken_us;
+        }
+    }
+
+    /// The outbox is given to the socket: counts how long its oldest message took.
+    #[inline]
+    pub fn handed_over(&mut self) {
+        let taken = std::mem::take(&mut self.oldest_us);
+        if taken != 0 {
+            let took = moment_us().saturating_sub(taken);
+            self.metrics.delay.observe_us(took);
+        }
     }
 
     /// The task goes to sleep; `stalled` if what it waits for is room in its socket.

@@ -273,6 +273,11 @@ impl State {
         (self.queued, self.queued_bytes)
     }
 
+    /// Messages that were sent and wait for the client's acknowledgement.
+    pub fn in_flight(&self) -> usize {
+        self.lanes.iter().map(Lane::open).sum()
+    }
+
     /// Sets the window of the session's own lane, which is stored if the session is.
     pub fn set_window(&mut self, window: u16, stored: bool) {
         self.window = window;

@@ -10,6 +10,7 @@ use super::{
     Batch, Bounds, Entry, Group, Matched, Queue, RetainedWork, Session, Share, Spill, State,
     Subscription, Wish,
 };
+use crate::auth::stored;
 use crate::router::Cursor;
 use crate::store::{
     Committed, Loaded, Op, RecoveredSession, RetainedProgress, SessionRecord, Store,
@@ -68,6 +69,10 @@ impl State {
             next_position: self.next_position,
             next_subscription: self.next_subscription,
             sent: sent.collect(),
+            who: self
+                .identity
+                .as_ref()
+                .map(|who| stored::write(who, &me.client_id, me.rights.protocol()).into()),
         };
         batch.record(Op::Session(Box::new(record)), urgency);
     }

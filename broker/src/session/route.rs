@@ -124,6 +124,11 @@ impl Target {
         &self.session
     }
 
+    /// The subscriptions by which it is one, those that are delivered together.
+    pub fn subs(&self) -> &[SubRoute] {
+        &self.subs
+    }
+
     /// Whether the session keeps the message in the store.
     pub fn stores(&self, message: &Message) -> bool {
         let mut subs = self.subs.iter();

@@ -26,8 +26,8 @@ use smallvec::SmallVec;
 #[cfg(test)]
 pub(crate) use codec::arbitrary;
 pub use journal::{
-    Damage, Durability, FLUSH_BUCKETS_US, Inspection, Journal, JournalConfig, JournalStats,
-    OnFailure, OpenError, inspect,
+    Damage, Durability, FLUSH_BUCKETS_BYTES, FLUSH_BUCKETS_US, Inspection, Journal, JournalConfig,
+    JournalStats, OnFailure, OpenError, inspect,
 };
 pub use records::{GroupRecord, RetainedProgress, SessionRecord, SubscriptionRecord, WillRecord};
 pub use unit::{Committed, Op, QueueId, Receiver, Seq, Ticket, Unit};

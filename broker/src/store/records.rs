@@ -35,6 +35,8 @@ pub struct SessionRecord {
     pub next_subscription: u32,
     /// The greatest position that was sent, by lane; known when the connection ended in good order.
     pub sent: Vec<(u32, Position)>,
+    /// Who its client proved to be, in the words of `auth::stored`.
+    pub who: Option<ByteString>,
 }
 
 /// A will as it is stored.

@@ -13,7 +13,7 @@ use protocols::Reply;
 use protocols::connection::{Cause, RefusalCode};
 use protocols::model::QoS;
 
-use super::{Counter, Gauge, ProtectionMetrics, TlsMetrics};
+use super::{Counter, Gauge, Histogram, ProtectionMetrics, TlsMetrics, process};
 use crate::store::JournalStats;
 
 /// Everything that is counted; one for the whole process.
@@ -21,6 +21,12 @@ use crate::store::JournalStats;
 pub struct Metrics {
     /// Sessions, with a connection or without.
     pub sessions: Gauge,
+    /// Sessions that have a connection.
+    pub sessions_connected: Gauge,
+    /// Sessions that ended because their time was over.
+    pub sessions_expired: Counter,
+    /// Publishes that were answered without being carried out again.
+    pub idempotent_suppressed: Counter,
     /// Subscriptions of all sessions.
     pub subscriptions: Gauge,
     /// Retained messages.
@@ -31,6 +37,8 @@ pub struct Metrics {
     pub groups: Gauge,
     /// Idempotency keys that are remembered.
     pub idempotency_keys: Gauge,
+    /// How scarce memory is: 0 not, 1 publishers are slowed down, 2 nobody is let in.
+    pub memory_alarm: Gauge,
     /// Topics whose receivers are remembered.
     pub route_cache_topics: Gauge,
     /// Times that accepting waited because connections came too fast.
@@ -54,6 +62,8 @@ pub struct Metrics {
     denied: Family<2>,
     /// Subscriptions that a change of the rules took away.
     pub subscriptions_revoked: Counter,
+    /// When the process started, in seconds since 1970.
+    started_secs: f64,
 }
 
 /// What is counted for each protocol.
@@ -69,6 +79,12 @@ pub struct ProtocolMetrics {
     received: [Counter; 3],
     /// Messages written for clients, by QoS.
     delivered: [Counter; 3],
+    /// Messages that clients acknowledged.
+    pub acknowledged: Counter,
+    /// Messages written for clients that had been sent them before.
+    pub redelivered: Counter,
+    /// How long the oldest message of each write was in the broker.
+    pub delay: Histogram,
     /// Bytes from clients, as the transport carried them.
     pub bytes_received: Counter,
     /// Bytes to clients, as the transport carried them.
@@ -170,6 +186,9 @@ impl ProtocolMetrics {
             opened: Counter::default(),
             received: Default::default(),
             delivered: Default::default(),
+            acknowledged: Counter::default(),
+            redelivered: Counter::default(),
+            delay: Histogram::default(),
             bytes_received: Counter::default(),
             bytes_sent: Counter::default(),
         }
@@ -179,6 +198,11 @@ impl ProtocolMetrics {
     #[inline]
     pub fn connections(&self, transport: Transport) -> &Gauge {
         &self.connections[transport as usize]
+    }
+
+    /// Open connections on all transports.
+    pub(super) fn open_connections(&self) -> i64 {
+        self.connections.iter().map(Gauge::value).sum()
     }
 
     /// Messages that clients published.
@@ -200,7 +224,7 @@ impl Default for Metrics {
         let names: Vec<_> = protocols::registry::PROTOCOLS
             .iter()
             .map(|protocol| protocol.name())
-            .chain(["sse", "http"])
+            .chain(["sse", "http", "gateway", "function"])
             .collect();
         Self::new(&names)
     }
@@ -212,11 +236,15 @@ impl Metrics {
         let names = protocols.iter().copied().chain([NO_PROTOCOL]);
         Self {
             sessions: Gauge::default(),
+            sessions_connected: Gauge::default(),
+            sessions_expired: Counter::default(),
+            idempotent_suppressed: Counter::default(),
             subscriptions: Gauge::default(),
             retained_messages: Gauge::default(),
             retained_bytes: Gauge::default(),
             groups: Gauge::default(),
             idempotency_keys: Gauge::default(),
+            memory_alarm: Gauge::default(),
             route_cache_topics: Gauge::default(),
             connections_delayed: Counter::default(),
             publisher_pauses: Counter::default(),
@@ -236,6 +264,7 @@ impl Metrics {
             not_accepted: Family::default(),
             denied: Family::default(),
             subscriptions_revoked: Counter::default(),
+            started_secs: process::wall_clock_secs(),
         }
     }
 
@@ -247,6 +276,11 @@ impl Metrics {
             Some(protocol) => Arc::clone(protocol),
             None => Arc::new(ProtocolMetrics::new(NO_PROTOCOL)),
         }
+    }
+
+    /// The counters of all protocols.
+    pub fn protocols(&self) -> &[Arc<ProtocolMetrics>] {
+        &self.protocols
     }
 
     /// Messages that did not reach a receiver.
@@ -321,6 +355,15 @@ impl Metrics {
             self.request_refused(protocol, refusal.code.as_str());
         }
     }
+    /// Messages that did not reach a receiver, whatever the reason.
+    pub(super) fn dropped_in_all(&self) -> u64 {
+        self.dropped.iter().map(Counter::value).sum()
+    }
+
+    /// The figures of the process, in Prometheus' text format.
+    pub fn render_process(&self) -> String {
+        process::render(self.started_secs)
+    }
 
     /// A connection was not accepted, or ended before a protocol was spoken on it.
     pub fn connection_refused(&self, reason: &'static str) {
@@ -380,6 +423,20 @@ impl Metrics {
         self.by_qos(text, name, "Messages written for clients.", |protocol| {
             &protocol.delivered
         });
+        let name = "messages_acknowledged_total";
+        let help = "Messages that clients acknowledged.";
+        self.by_protocol(text, name, help, |protocol| &protocol.acknowledged);
+        let name = "messages_redelivered_total";
+        let help = "Messages written for clients that had been sent them before.";
+        self.by_protocol(text, name, help, |protocol| &protocol.redelivered);
+        let name = "publish_to_delivery_seconds";
+        let help = "Time that the oldest message of each write was in the broker.";
+        text.family(name, "histogram", help);
+        for protocol in &self.protocols {
+            protocol
+                .delay
+                .render(text, name, ("protocol", protocol.name));
+        }
     }
 
     fn by_protocol(
@@ -415,6 +472,11 @@ impl Metrics {
     fn render_state(&self, text: &mut Text) {
         let gauges = [
             ("sessions", "Sessions.", &self.sessions),
+            (
+                "sessions_connected",
+                "Sessions that have a connection.",
+                &self.sessions_connected,
+            ),
             ("subscriptions", "Subscriptions.", &self.subscriptions),
             (
                 "retained_messages",
@@ -431,6 +493,11 @@ impl Metrics {
                 "idempotency_keys",
                 "Idempotency keys that are remembered.",
                 &self.idempotency_keys,
+            ),
+            (
+                "memory_alarm",
+                "How scarce memory is: 0 to 2.",
+                &self.memory_alarm,
             ),
             (
                 "route_cache_topics",
@@ -452,6 +519,16 @@ impl Metrics {
                 "publisher_pauses_total",
                 "Times that a publisher waited because a receiver lagged behind.",
                 &self.publisher_pauses,
+            ),
+            (
+                "sessions_expired_total",
+                "Sessions that ended because their time was over.",
+                &self.sessions_expired,
+            ),
+            (
+                "idempotent_suppressed_total",
+                "Publishes that were answered without being carried out again.",
+                &self.idempotent_suppressed,
             ),
             (
                 "subscriptions_revoked_total",
@@ -584,9 +661,15 @@ impl<const N: usize> Family<N> {
 }
 
 /// The text format.
+#[derive(Default)]
 pub(super) struct Text(String);
 
 impl Text {
+    #[cfg(test)]
+    pub(super) fn into_string(self) -> String {
+        self.0
+    }
+
     pub(super) fn family(&mut self, name: &str, kind: &str, help: &str) {
         let _ = writeln!(
             self.0,
@@ -745,8 +828,11 @@ mod tests {
                 assert_eq!(kind == "counter", name.ends_with("_total"), "{line}");
             } else {
                 let (name, value) = line.rsplit_once(' ').unwrap();
-                assert_eq!(name.split('{').next(), Some(family.as_str()), "{line}");
-                assert!(value.parse::<i64>().is_ok(), "{line}");
+                let name = name.split('{').next().unwrap_or_default();
+                let parts = ["", "_bucket", "_sum", "_count"];
+                let is_part = |part: &&str| name == format!("{family}{part}");
+                assert!(parts.iter().any(is_part), "{line}");
+                assert!(value.parse::<f64>().is_ok(), "{line}");
             }
         }
     }

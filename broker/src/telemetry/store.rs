@@ -1,6 +1,6 @@
 //! The store's figures in Prometheus' text format.
 
-use crate::store::{Durability, FLUSH_BUCKETS_US, JournalStats};
+use crate::store::{Durability, FLUSH_BUCKETS_BYTES, FLUSH_BUCKETS_US, JournalStats};
 
 use super::metrics::Text;
 
@@ -95,4 +95,15 @@ fn render_syncs(text: &mut Text, stats: &JournalStats) {
     let sum = stats.flush_time.as_secs_f64();
     text.sample("store_sync_seconds_sum", &[], sum);
     text.sample("store_sync_seconds_count", &[], stats.flushes);
+    let name = "store_sync_bytes";
+    text.family(name, "histogram", "Bytes that each sync made safe.");
+    let mut count = 0;
+    for (bucket, bound) in stats.flush_sizes.iter().zip(FLUSH_BUCKETS_BYTES) {
+        count += bucket;
+        let bound = bound.to_string();
+        text.sample("store_sync_bytes_bucket", &[("le", &bound)], count);
+    }
+    text.sample("store_sync_bytes_bucket", &[("le", "+Inf")], stats.flushes);
+    text.sample("store_sync_bytes_sum", &[], stats.flush_bytes);
+    text.sample("store_sync_bytes_count", &[], stats.flushes);
 }

@@ -389,12 +389,12 @@ impl JsonConnection {
 
     /// Says good-bye and ends the connection.
     fn end(&mut self, cause: Cause, detail: impl Into<Cow<'static, str>>, out: &mut Output<'_>) {
-        let detail = detail.into();
-        self.say_goodbye(cause, &detail, out.outbox);
-        out.end(cause, detail);
+        let reason = CloseReason::new(cause, detail);
+        self.say_goodbye(&reason, out.outbox);
+        out.end(cause, reason.detail);
     }
 
-    fn say_goodbye(&mut self, cause: Cause, detail: &str, outbox: &mut Outbox) {
+    fn say_goodbye(&mut self, said: &CloseReason, outbox: &mut Outbox) {
         if matches!(self.state, State::Ended) {
             return;
         }
@@ -403,9 +403,14 @@ impl JsonConnection {
         self.unanswered = VecDeque::new();
         let mut frame = Object::frame("disconnect", None);
         frame
-            .string("reason", reason(cause))
-            .string("message", detail)
-            .plain("reconnect", reconnect(cause));
+            .string("reason", reason(said.cause))
+            .string("message", &said.detail)
+            .plain("reconnect", reconnect(said.cause));
+        if let Some(elsewhere) = &said.elsewhere {
+            frame
+                .string("server", &elsewhere.server)
+                .plain("serverMoved", elsewhere.for_good);
+        }
         send(outbox, frame);
     }
 }
@@ -540,7 +545,7 @@ impl Connection for JsonConnection {
     }
 
     fn close(&mut self, reason: &CloseReason, outbox: &mut Outbox) {
-        self.say_goodbye(reason.cause, &reason.detail, outbox);
+        self.say_goodbye(reason, outbox);
     }
 }
 

@@ -1,6 +1,6 @@
 //! Messages and what travels with them.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -27,6 +27,12 @@ pub struct Message {
     pub expires_at: Option<Timestamp>,
     /// The publisher's session number, for no-local subscriptions; 0 for the broker itself.
     pub publisher: u64,
+    /// Who published it, in the broker's own words: kept with retained messages, to be asked again
+    /// before they are sent. No protocol writes it.
+    pub source: Option<Arc<str>>,
+    /// When the broker took it, in microseconds of a clock of its own; 0 if that is not known. For
+    /// figures only: nothing is decided by it.
+    pub taken_us: u64,
     encodings: OnceLock<Box<Encoded>>,
     deflated: OnceLock<Box<Deflated>>,
 }
@@ -92,6 +98,8 @@ impl Message {
             properties: None,
             expires_at: None,
             publisher: 0,
+            source: None,
+            taken_us: 0,
             encodings: OnceLock::new(),
             deflated: OnceLock::new(),
         }
@@ -108,6 +116,8 @@ impl Message {
             properties: self.properties.clone(),
             expires_at: self.expires_at,
             publisher: self.publisher,
+            source: self.source.clone(),
+            taken_us: 0,
             encodings: OnceLock::new(),
             deflated: OnceLock::new(),
         }
@@ -188,7 +198,8 @@ impl Message {
             .properties
             .as_ref()
             .map_or(0, |properties| properties.size());
-        size_of::<Self>() + self.topic.as_str().len() + self.payload.len() + properties
+        let source = self.source.as_ref().map_or(0, |source| source.len());
+        size_of::<Self>() + self.topic.as_str().len() + self.payload.len() + properties + source
     }
 }
 

@@ -8,6 +8,9 @@
 //!    └─────────────────┴──────────▶ Over ◀────────┘
 //! ```
 //!
+//! A CONNECT that names `jwt` and brings no token is asked for one: between New and Asked it is
+//! Challenged, until AUTH brings it.
+//!
 //! The codec has checked each packet for itself; what depends on earlier packets, on the limits
 //! or on the time is checked here. A fault ends the connection: a version 5 client is told why,
 //! one of version 3.1.1 has no packet for it `[MQTT-4.13.1-1]`. What a message means, who may
@@ -31,14 +34,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::alias::{AliasesIn, AliasesOut};
+use self::auth::Challenged;
 use self::login::Asked;
 use self::publish::AnswerOrder;
 use self::window::{OpenIn, Sent};
 use super::packet::{Ack, Disconnect};
 use super::{DecodeError, Decoded, Packet, PacketId, PacketType, ReasonCode, Side, Version};
 use crate::connection::{
-    Cause, CloseReason, Command, Connection, Delivered, Delivery, Open, Output, Protocol, Reply,
-    Settle, Token, WebSocketUse,
+    Cause, CloseReason, Command, Connection, Delivered, Delivery, Elsewhere, Open, Output,
+    Protocol, Reply, Settle, Token, WebSocketUse,
 };
 use crate::limits::Limits;
 use crate::model::Timestamp;
@@ -102,6 +106,8 @@ struct Client {
 enum Phase {
     /// Nothing but CONNECT is allowed `[MQTT-3.1.0-1]`.
     New,
+    /// AUTH has asked for the token that CONNECT did not bring `[MQTT-4.12.0-2]`.
+    Challenged(Box<Challenged>),
     /// The broker has the CONNECT; nothing more is read.
     Asked(Box<Asked>),
     /// CONNACK was sent.
@@ -137,7 +143,14 @@ impl From<DecodeError> for Fault {
 impl Connection for Client {
     fn receive(&mut self, input: &[u8], now: Timestamp, out: &mut Output<'_>) -> usize {
         match self.phase {
-            Phase::New => self.receive_connect(input, out),
+            Phase::New => {
+                let used = self.receive_connect(input, out);
+                match self.phase {
+                    Phase::Challenged(_) => used + self.receive_token(&input[used..], out),
+                    _ => used,
+                }
+            }
+            Phase::Challenged(_) => self.receive_token(input, out),
             Phase::Asked(_) => 0,
             Phase::Online => self.receive_packets(input, now, out),
             Phase::Over => input.len(),
@@ -169,7 +182,7 @@ impl Connection for Client {
 
     fn next_timeout(&self) -> Option<Timestamp> {
         let span = match self.phase {
-            Phase::New | Phase::Asked(_) => self.limits.login_ms,
+            Phase::New | Phase::Challenged(_) | Phase::Asked(_) => self.limits.login_ms,
             Phase::Online if self.silence_ms > 0 => self.silence_ms,
             Phase::Online | Phase::Over => return None,
         };
@@ -181,7 +194,9 @@ impl Connection for Client {
             return;
         }
         let (cause, detail) = match self.phase {
-            Phase::New | Phase::Asked(_) => (Cause::LoginTimeout, "no login in time"),
+            Phase::New | Phase::Challenged(_) | Phase::Asked(_) => {
+                (Cause::LoginTimeout, "no login in time")
+            }
             // [MQTT-3.1.2-22]
             Phase::Online | Phase::Over => (
                 Cause::KeepAliveTimeout,
@@ -194,13 +209,15 @@ impl Connection for Client {
     fn close(&mut self, reason: &CloseReason, outbox: &mut Outbox) {
         match &self.phase {
             Phase::New | Phase::Over => {}
-            Phase::Asked(_) => {
+            Phase::Asked(_) | Phase::Challenged(_) => {
                 if let Some(code) = reason::connack_for_end(reason.cause) {
                     self.put_refusal(code, &reason.detail, outbox);
                 }
             }
             Phase::Online => {
-                if let Some(code) = reason::disconnect(reason.cause) {
+                if let Some(elsewhere) = &reason.elsewhere {
+                    self.put_elsewhere(elsewhere, &reason.detail, outbox);
+                } else if let Some(code) = reason::disconnect(reason.cause) {
                     self.put_disconnect(code, &reason.detail, outbox);
                 }
             }
@@ -400,6 +417,23 @@ impl Client {
     fn end(&mut self, reason: &CloseReason, out: &mut Output<'_>) {
         self.close(reason, out.outbox);
         out.end(reason.cause, reason.detail.clone());
+    }
+
+    /// DISCONNECT that names another server `[MQTT-3.14.2.2.5]`.
+    fn put_elsewhere(&self, elsewhere: &Elsewhere, detail: &str, outbox: &mut Outbox) {
+        if self.version != Version::V5 {
+            return;
+        }
+        let code = if elsewhere.for_good {
+            ReasonCode::ServerMoved
+        } else {
+            ReasonCode::UseAnotherServer
+        };
+        let mut packet = Disconnect::new(code);
+        packet.properties.server_reference = Some(&elsewhere.server);
+        if !self.put(&Packet::Disconnect(packet), outbox) {
+            self.put_disconnect(code, detail, outbox);
+        }
     }
 
     /// DISCONNECT, which a server sends in version 5 only `[MQTT-3.14.0-1]`.

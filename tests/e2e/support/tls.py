@@ -55,6 +55,7 @@ class Openssl(Authority):
         self.folder = folder
         self.ca = folder / "ca.pem"
         (folder / "index.txt").touch()
+        (folder / "crlnumber").write_text("01")
         openssl(folder, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "3650", "-subj", "/CN=Test CA",
                 "-keyout", "ca-key.pem", "-out", "ca.pem")
 
@@ -65,7 +66,8 @@ class Openssl(Authority):
         (self.folder / f"{file}.ext").write_text(f"subjectAltName={names}\nbasicConstraints=CA:FALSE\n")
         (self.folder / "ca.conf").write_text(
             "[ca]\ndefault_ca=d\n[d]\ndatabase=index.txt\nnew_certs_dir=.\nrand_serial=yes\ndefault_md=sha256\n"
-            "policy=p\nunique_subject=no\n[p]\ncommonName=supplied\n"
+            "policy=p\nunique_subject=no\ncrlnumber=crlnumber\ncrl_extensions=x\n[p]\ncommonName=supplied\n"
+            "[x]\nauthorityKeyIdentifier=keyid:always\n"
         )
         openssl(self.folder, "ca", "-batch", "-config", "ca.conf", "-cert", "ca.pem", "-keyfile", "ca-key.pem",
                 "-in", f"{file}.csr", "-out", f"{file}.pem", "-notext", "-extfile", f"{file}.ext",
@@ -81,6 +83,15 @@ class Openssl(Authority):
         if not self.pair(name)[0].exists():
             self.sign(name, f"/CN={name}", f"email:{name}@example.org", "200101000000Z", "490101000000Z")
         return self.pair(name)
+
+    def revoke(self, *names: str, days: str = "30") -> pathlib.Path:
+        """The authority's revocation list, with these certificates on it too."""
+        given = ["ca", "-config", "ca.conf", "-cert", "ca.pem", "-keyfile", "ca-key.pem"]
+        for name in names:
+            openssl(self.folder, *given, "-revoke", f"{name}.pem")
+        openssl(self.folder, *given, "-gencrl", "-crldays", days, "-out", "crl.new")
+        (self.folder / "crl.new").rename(self.folder / "crl.pem")
+        return self.folder / "crl.pem"
 
 
 def openssl(folder: pathlib.Path, *arguments: str) -> None:

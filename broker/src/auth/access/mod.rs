@@ -10,10 +10,12 @@
 //! HTTP interface through [`Access::may`].
 
 mod cover;
+mod explain;
 mod pattern;
 mod permissions;
 mod rights;
 mod rule;
+mod sources;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,6 +25,7 @@ use protocols::connection::{Refusal, RefusalCode, topics};
 use protocols::model::{Filter, Topic};
 
 use super::Identity;
+pub use explain::Reason;
 pub use permissions::{Permissions, Verdict};
 pub use rights::{Rights, Standing};
 pub use rule::{Effect, RULES_MAX, Rule};
@@ -128,6 +131,7 @@ pub struct Access {
     policy: ArcSwap<Policy>,
     /// Grows whenever the policy changes, after it did.
     version: AtomicU64,
+    sources: sources::Sources,
 }
 
 impl Access {

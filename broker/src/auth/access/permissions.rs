@@ -72,6 +72,19 @@ impl Permissions {
         }
     }
 
+    /// Whether one rule speaks of an action of a client with a topic.
+    pub(super) fn speaks(
+        rule: &Rule,
+        subject: &Subject<'_>,
+        action: Action,
+        topic: &Topic,
+    ) -> bool {
+        let mut alone = Self::nothing();
+        let added = rule.concerns(subject) && alone.add(rule, subject).is_ok();
+        let mut entries = alone.allowed.iter().chain(&alone.denied);
+        added && entries.any(|entry| entry.actions.has(action) && entry.matches(topic))
+    }
+
     fn add(&mut self, rule: &Rule, subject: &Subject<'_>) -> Result<(), TooMany> {
         let denies = rule.effect == Effect::Deny;
         let actions = rule.actions.implied();
@@ -159,7 +172,7 @@ impl Entry {
 
 /// What every client may do unless a rule denies it: to hear what is said to everyone and to its
 /// own user, to read its own temporary queues, and to renew its own credentials.
-fn everyones() -> &'static [Rule] {
+pub(super) fn everyones() -> &'static [Rule] {
     static RULES: std::sync::LazyLock<Vec<Rule>> = std::sync::LazyLock::new(|| {
         let rules = [
             json!({

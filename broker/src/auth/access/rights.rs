@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use protocols::model::Topic;
 
 use super::{Action, Permissions, Verdict};
-use crate::auth::Identity;
+use crate::auth::{Identity, Method, stored};
 
 /// Verdicts that a session remembers.
 const VERDICTS: usize = 8;
@@ -43,6 +43,8 @@ pub struct Rights {
 #[derive(Debug, Default)]
 struct Inner {
     standing: Option<Standing>,
+    /// The client as it is written down with what it publishes to be kept.
+    source: Option<Arc<str>>,
     verdicts: Option<Box<Verdicts>>,
 }
 
@@ -63,6 +65,7 @@ impl Rights {
         let mut inner = self.inner.lock();
         let restricted = standing.permissions.is_some();
         inner.verdicts = None;
+        inner.source = None;
         let old = inner.standing.replace(standing);
         self.restricted.store(restricted, Ordering::Release);
         old
@@ -71,6 +74,21 @@ impl Rights {
     /// The standing; `None` for a session that was restored and whose client was not seen since.
     pub fn standing(&self) -> Option<Standing> {
         self.inner.lock().standing.clone()
+    }
+
+    /// The client as it is written down with messages that are kept, so that its right to publish
+    /// them can be asked again; `None` if nothing is known of it and it may do everything.
+    pub fn source(&self, client_id: &str) -> Option<Arc<str>> {
+        let mut inner = self.inner.lock();
+        let standing = inner.standing.as_ref()?;
+        if standing.permissions.is_none() && standing.who.method == Method::Anonymous {
+            return None;
+        }
+        if inner.source.is_none() {
+            let text = stored::write(&standing.who, client_id, standing.protocol);
+            inner.source = Some(text.into());
+        }
+        inner.source.clone()
     }
 
     /// The version of the rules that it follows.

@@ -21,7 +21,7 @@ const CLAIMED_MAX: usize = 256;
 const LIST_MAX: usize = 256;
 
 /// Words that a rule's list `protocols` takes.
-const PROTOCOLS: [&str; 4] = ["mqtt", "stomp", "json", "http"];
+const PROTOCOLS: [&str; 5] = ["mqtt", "stomp", "json", "http", "gateway"];
 
 const METHODS: [Method; 5] = [
     Method::Anonymous,
@@ -321,7 +321,7 @@ mod tests {
             ),
             (
                 json!({"deny": "all", "protocols": ["amqp"]}),
-                "protocols: \"amqp\" is none of mqtt, stomp, json, http".to_owned(),
+                "protocols: \"amqp\" is none of mqtt, stomp, json, http, gateway".to_owned(),
             ),
         ] {
             assert_eq!(wrong(&value), expected, "{value}");

@@ -11,7 +11,7 @@ mod stomp;
 mod target;
 #[cfg(test)]
 mod tests;
-mod tls;
+pub(super) mod tls;
 mod wire;
 
 use std::convert::Infallible;

@@ -17,7 +17,7 @@ use tokio_rustls::client::TlsStream;
 use super::Trust;
 
 /// Shakes hands over `socket` with the host that it should lead to.
-pub(super) async fn connect(
+pub(in crate::cli) async fn connect(
     socket: TcpStream,
     host: &str,
     trust: &Trust,

@@ -43,6 +43,7 @@ pub(super) fn session_line(record: &SessionRecord) -> Session {
         next_position: record.next_position,
         next_subscription: record.next_subscription,
         sent: record.sent.clone(),
+        who: record.who.as_deref().map(str::to_owned),
     }
 }
 
@@ -65,6 +66,7 @@ pub(super) fn session(line: Session) -> Result<SessionRecord> {
         next_position: line.next_position,
         next_subscription: line.next_subscription,
         sent: line.sent,
+        who: line.who.map(ByteString::from),
     })
 }
 
@@ -209,6 +211,7 @@ pub(super) fn message_line(message: &model::Message) -> Message {
         retain: message.retain,
         expires_at: message.expires_at.map(|at| at.0),
         publisher: message.publisher,
+        source: message.source.as_deref().map(str::to_owned),
         properties: message.properties.as_deref().map(properties_line),
     }
 }
@@ -220,6 +223,7 @@ pub(super) fn message(line: Message) -> Result<Arc<model::Message>> {
         model::Message::new(topic(&line.topic)?, payload, qos(line.qos)?, line.retain);
     message.expires_at = line.expires_at.map(Timestamp);
     message.publisher = line.publisher;
+    message.source = line.source.map(Arc::from);
     message.properties = line.properties.map(properties).transpose()?.map(Box::new);
     Ok(Arc::new(message))
 }

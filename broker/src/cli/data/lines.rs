@@ -64,6 +64,9 @@ pub(super) struct Session {
     /// Pairs of lane and position.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) sent: Vec<(u32, u64)>,
+    /// Who its client proved to be, as JSON.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) who: Option<String>,
 }
 
 /// A session's will.
@@ -205,6 +208,9 @@ pub(super) struct Message {
     pub(super) expires_at: Option<u64>,
     /// The number of the session that published it; 0 for the broker.
     pub(super) publisher: u64,
+    /// Of a retained message: who published it, as JSON.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) source: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) properties: Option<Properties>,
 }

@@ -13,6 +13,7 @@ use super::each;
 use super::world::{World, undisturbed};
 use crate::auth::{Authenticator, Revocation, Revocations, Revoked, Subject};
 use crate::config::{Config, Sources};
+use crate::session::Batch;
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
@@ -107,7 +108,10 @@ async fn revoked_credentials_end_at_once_and_are_refused_afterwards() {
             subject: Subject::User("ann".into()),
             until: None,
         };
-        let revoked = world.net.revoke(revocation).await.expect("in memory");
+        let mut batch = Batch::new(world.net.clock.now());
+        let revoked = world.net.revoke(&revocation, &mut batch);
+        batch.finish(&world.net.hub.metrics);
+        world.net.keep_revocations().await.expect("in memory");
         let one = Revoked {
             connections: 1,
             sessions: 1,

@@ -97,6 +97,7 @@ impl World {
             on_loopback: true,
             certificate_user: None,
             token: self.token.lock().clone(),
+            visit: None,
         };
         let net = Arc::clone(&self.net);
         let serving = net.serve(there, protocol, arrival, BytesMut::new(), permit);
@@ -359,6 +360,7 @@ fn live() -> Live {
     Live {
         limits: Arc::new(limits),
         allowed_origins: Vec::new(),
+        pages: crate::config::Pages::default(),
         permessage_deflate: false,
         // A publisher that waits does so by the real clock.
         pause: Duration::ZERO,
@@ -366,7 +368,10 @@ fn live() -> Live {
         outbox_bytes: OUTBOX_BYTES,
         http_head_bytes: 8192,
         http_headers: 100,
+        sys_interval: Duration::ZERO,
+        memory: crate::guard::MemoryBounds::default(),
         throttling: Throttling::default(),
+        drain: crate::http::DrainWish::default(),
     }
 }
 

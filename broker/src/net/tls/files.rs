@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::version::{TLS12, TLS13};
 use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion};
@@ -40,6 +40,7 @@ impl Stamp {
             Some(&settings.certificate),
             Some(&settings.key),
             settings.client_ca.as_ref(),
+            settings.client_crl.as_ref(),
         ];
         let stamp = |path: &PathBuf| (path.clone(), Self::of_file(path));
         Self(files.into_iter().flatten().map(stamp).collect())
@@ -105,13 +106,21 @@ fn config(
     let builder = match settings.client_auth {
         ClientAuth::None => builder.with_no_client_auth(),
         ClientAuth::Optional | ClientAuth::Required => {
+            // An authority without a list has revoked nothing; the whole chain is looked at, and
+            // what a list that has expired would have said is not known.
             let verifier =
-                WebPkiClientVerifier::builder_with_provider(Arc::new(roots(settings)?), provider);
+                WebPkiClientVerifier::builder_with_provider(Arc::new(roots(settings)?), provider)
+                    .with_crls(revocation_lists(settings)?)
+                    .allow_unknown_revocation_status()
+                    .enforce_revocation_expiration();
             let verifier = match settings.client_auth {
                 ClientAuth::Optional => verifier.allow_unauthenticated(),
                 _ => verifier,
             };
-            builder.with_client_cert_verifier(verifier.build().map_err(|error| error.to_string())?)
+            let verifier = verifier
+                .build()
+                .map_err(|error| format!("tls.client_ca and tls.client_crl: {error}"))?;
+            builder.with_client_cert_verifier(verifier)
         }
     };
     let mut config = builder.with_single_cert(chain, key).map_err(|error| {
@@ -133,6 +142,25 @@ fn config(
         config.send_tls13_tickets = 0;
     }
     Ok(config)
+}
+
+fn revocation_lists(
+    settings: &TlsSettings,
+) -> Result<Vec<CertificateRevocationListDer<'static>>, String> {
+    let Some(file) = &settings.client_crl else {
+        return Ok(Vec::new());
+    };
+    let found = CertificateRevocationListDer::pem_file_iter(file)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| named(file, "tls.client_crl", &error))?;
+    if found.is_empty() {
+        return Err(named(
+            file,
+            "tls.client_crl",
+            &"there is no revocation list in it",
+        ));
+    }
+    Ok(found)
 }
 
 fn roots(settings: &TlsSettings) -> Result<RootCertStore, String> {

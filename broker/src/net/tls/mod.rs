@@ -38,6 +38,8 @@ pub struct TlsSettings {
     pub key: PathBuf,
     /// Authorities of clients' certificates.
     pub client_ca: Option<PathBuf>,
+    /// Revocation lists of those authorities.
+    pub client_crl: Option<PathBuf>,
     /// Whether clients are asked for one.
     pub client_auth: ClientAuth,
     /// Whether a client's user is an alternative name instead of the common name.

@@ -71,14 +71,15 @@ pub(crate) fn a_message() -> impl Strategy<Value = Arc<Message>> {
         (topic(), bytes(), qos(), any::<bool>()),
         option::of(properties()),
         option::of(timestamp()),
-        number(),
+        (number(), option::of(text())),
     )
         .prop_map(
-            |((topic, payload, qos, retain), properties, expires_at, publisher)| {
+            |((topic, payload, qos, retain), properties, expires_at, (publisher, source))| {
                 let mut message = Message::new(topic, payload, qos, retain);
                 message.properties = properties.map(Box::new);
                 message.expires_at = expires_at;
                 message.publisher = publisher;
+                message.source = source.as_deref().map(Arc::from);
                 Arc::new(message)
             },
         )
@@ -125,7 +126,7 @@ pub(crate) fn a_session() -> impl Strategy<Value = SessionRecord> {
         (any::<bool>(), option::of(timestamp())),
         (option::of(timestamp()), option::of(will)),
         (overlap, any::<u16>(), number(), any::<u32>()),
-        vec((any::<u32>(), number()), 0..4),
+        (vec((any::<u32>(), number()), 0..4), option::of(text())),
     )
         .prop_map(
             |(
@@ -133,7 +134,7 @@ pub(crate) fn a_session() -> impl Strategy<Value = SessionRecord> {
                 (connected, ends_at),
                 (will_at, will),
                 (overlap, window, next_position, next_subscription),
-                sent,
+                (sent, who),
             )| SessionRecord {
                 number,
                 client_id,
@@ -148,6 +149,7 @@ pub(crate) fn a_session() -> impl Strategy<Value = SessionRecord> {
                 next_position,
                 next_subscription,
                 sent,
+                who,
             },
         )
 }

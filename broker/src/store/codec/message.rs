@@ -1,7 +1,9 @@
 //! Messages and their receivers.
 //!
 //! A message's body is what is stored once for all receivers:
-//! `flags, topic, [publisher], [expires at], [properties], payload to the end`.
+//! `flags, topic, [publisher], [expires at], [properties], [source], payload to the end`.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -19,6 +21,7 @@ const RETAIN: u8 = 1 << 2;
 const PUBLISHER: u8 = 1 << 3;
 const EXPIRES: u8 = 1 << 4;
 const PROPERTIES: u8 = 1 << 5;
+const SOURCE: u8 = 1 << 6;
 
 const CONTENT_TYPE: u8 = 1;
 const REPLY_TO: u8 = 1 << 1;
@@ -38,7 +41,8 @@ const RECEIVER_LEAST: usize = 4;
 /// Bytes that the body of a message will take, about: for reserving memory.
 pub(super) fn body_estimate(message: &Message) -> usize {
     let properties = message.properties.as_ref().map_or(0, |p| p.size());
-    32 + message.topic.as_str().len() + message.payload.len() + properties
+    let source = message.source.as_ref().map_or(0, |source| source.len());
+    32 + message.topic.as_str().len() + message.payload.len() + properties + source
 }
 
 /// Writes a message's body with its length before it.
@@ -60,12 +64,16 @@ fn put_head(out: &mut Vec<u8>, message: &Message) {
     set(&mut flags, PUBLISHER, message.publisher != 0);
     set(&mut flags, EXPIRES, message.expires_at.is_some());
     set(&mut flags, PROPERTIES, message.properties.is_some());
+    set(&mut flags, SOURCE, message.source.is_some());
     out.push(flags);
     put_bytes(out, message.topic.as_str().as_bytes());
     put_optional(out, (message.publisher != 0).then_some(message.publisher));
     put_optional(out, message.expires_at.map(|at| at.0));
     if let Some(properties) = &message.properties {
         put_properties(out, properties);
+    }
+    if let Some(source) = &message.source {
+        put_bytes(out, source.as_bytes());
     }
 }
 
@@ -108,6 +116,7 @@ pub(super) struct Body<'a> {
     /// When the message is of no more interest.
     pub(super) expires_at: Option<Timestamp>,
     properties: Option<BodyProperties<'a>>,
+    source: Option<&'a [u8]>,
     payload: &'a [u8],
 }
 
@@ -128,13 +137,14 @@ impl<'a> Body<'a> {
     /// Reads through a body. Texts are checked only when they are asked for.
     pub(super) fn parse(bytes: &'a [u8]) -> Result<Self, Malformed> {
         let mut reader = Reader::new("a message", bytes);
-        let flags = reader.flags(QOS | RETAIN | PUBLISHER | EXPIRES | PROPERTIES)?;
+        let flags = reader.flags(QOS | RETAIN | PUBLISHER | EXPIRES | PROPERTIES | SOURCE)?;
         let topic = reader.bytes()?;
         let publisher = reader.optional(flags & PUBLISHER != 0)?.unwrap_or(0);
         let expires_at = reader.optional(flags & EXPIRES != 0)?.map(Timestamp);
         let properties = (flags & PROPERTIES != 0)
             .then(|| BodyProperties::parse(&mut reader))
             .transpose()?;
+        let source = (flags & SOURCE != 0).then(|| reader.bytes()).transpose()?;
         let payload = reader.rest();
         Ok(Self {
             reader,
@@ -143,6 +153,7 @@ impl<'a> Body<'a> {
             publisher,
             expires_at,
             properties,
+            source,
             payload,
         })
     }
@@ -150,7 +161,8 @@ impl<'a> Body<'a> {
     /// What [`Message::size`] says of the message.
     pub(super) fn size(&self) -> usize {
         let properties = self.properties.as_ref().map_or(0, BodyProperties::size);
-        size_of::<Message>() + self.topic.len() + self.payload.len() + properties
+        let source = self.source.map_or(0, <[u8]>::len);
+        size_of::<Message>() + self.topic.len() + self.payload.len() + properties + source
     }
 
     /// The text of its topic.
@@ -166,6 +178,10 @@ impl<'a> Body<'a> {
         let mut message = Message::new(topic, payload, qos, self.flags & RETAIN != 0);
         message.publisher = self.publisher;
         message.expires_at = self.expires_at;
+        message.source = self
+            .source
+            .map(|source| self.reader.utf8(source).map(Arc::from))
+            .transpose()?;
         message.properties = self
             .properties
             .as_ref()

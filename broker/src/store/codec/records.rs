@@ -17,6 +17,7 @@ const WILL_AT: u8 = 1 << 3;
 const WILL: u8 = 1 << 4;
 const WILL_EXPIRY: u8 = 1 << 5;
 const OVERLAP_EACH: u8 = 1 << 6;
+const WHO: u8 = 1 << 7;
 
 const NO_LOCAL: u8 = 1 << 2;
 const RETAIN_AS_PUBLISHED: u8 = 1 << 3;
@@ -40,6 +41,7 @@ pub(super) fn put_session(out: &mut Vec<u8>, session: &SessionRecord) {
     let will_expiry = session.will.as_ref().and_then(|will| will.expiry_secs);
     set(&mut flags, WILL_EXPIRY, will_expiry.is_some());
     set(&mut flags, OVERLAP_EACH, session.overlap == Overlap::Each);
+    set(&mut flags, WHO, session.who.is_some());
     out.push(flags);
     put_varint(out, session.number);
     put_bytes(out, session.client_id.as_bytes());
@@ -62,11 +64,14 @@ pub(super) fn put_session(out: &mut Vec<u8>, session: &SessionRecord) {
         put_varint(out, u64::from(*lane));
         put_varint(out, *position);
     }
+    if let Some(who) = &session.who {
+        put_bytes(out, who.as_bytes());
+    }
 }
 
 /// Reads a session.
 pub(super) fn session(reader: &mut Reader<'_>) -> Result<SessionRecord, Malformed> {
-    let known = USER | CONNECTED | ENDS_AT | WILL_AT | WILL | WILL_EXPIRY | OVERLAP_EACH;
+    let known = USER | CONNECTED | ENDS_AT | WILL_AT | WILL | WILL_EXPIRY | OVERLAP_EACH | WHO;
     let flags = reader.flags(known)?;
     let has = |flag| flags & flag != 0;
     if has(WILL_EXPIRY) && !has(WILL) {
@@ -92,6 +97,7 @@ pub(super) fn session(reader: &mut Reader<'_>) -> Result<SessionRecord, Malforme
         next_position: reader.varint()?,
         next_subscription: reader.varint_u32()?,
         sent: sent(reader)?,
+        who: reader.optional_text(has(WHO))?,
     })
 }
 

@@ -149,7 +149,7 @@ fn unknown_operations_and_flags_are_malformed() {
     assert_eq!(what(&[16]), "an unknown operation");
     assert_eq!(what(&[11, 1, 2]), "an unknown flag");
     assert_eq!(what(&[13, 3, 3, 1, b'a']), "an unknown QoS");
-    assert_eq!(what(&[13, 3, 0x40, 1, b'a']), "an unknown flag");
+    assert_eq!(what(&[13, 3, 0x80, 1, b'a']), "an unknown flag");
     assert_eq!(what(&[13, 3, 0, 1, b'#']), "a text that is no topic");
     assert_eq!(what(&[14, 1, 0xff]), "text that is not UTF-8");
     assert_eq!(
@@ -242,6 +242,8 @@ fn samples() -> Vec<Op> {
         user: vec![("k".into(), "v".into()), ("k".into(), "".into())],
     }));
     let full = Arc::new(full);
+    let mut sourced = bare.copy();
+    sourced.source = Some("{}".into());
     let session = SessionRecord {
         number: 300,
         client_id: "sensor".into(),
@@ -260,6 +262,11 @@ fn samples() -> Vec<Op> {
         next_position: 70_001,
         next_subscription: 3,
         sent: vec![(0, 69_999), (2, 5)],
+        who: None,
+    };
+    let known = SessionRecord {
+        who: Some("{}".into()),
+        ..session.clone()
     };
     let empty = SessionRecord {
         user: None,
@@ -319,6 +326,7 @@ fn samples() -> Vec<Op> {
         },
         Op::Session(Box::new(session)),
         Op::Session(Box::new(empty)),
+        Op::Session(Box::new(known)),
         Op::SessionEnd { number: 300 },
         Op::Subscription {
             number: 300,
@@ -351,6 +359,9 @@ fn samples() -> Vec<Op> {
         Op::GroupEnd { number: 7 },
         Op::Retain { message: full },
         Op::Retain { message: bare },
+        Op::Retain {
+            message: Arc::new(sourced),
+        },
         Op::Unretain {
             topic: "a/b".into(),
         },

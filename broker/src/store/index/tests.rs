@@ -24,6 +24,7 @@ pub(super) fn session(number: u64, client_id: &str) -> Op {
         next_position: 1,
         next_subscription: 1,
         sent: Vec::new(),
+        who: None,
     }))
 }
 

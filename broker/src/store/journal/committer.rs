@@ -394,7 +394,8 @@ impl Committer {
         if let Err(problem) = self.active.file.sync() {
             return Err(self.fail("flush", &problem));
         }
-        self.shared.counters.flushed(start.elapsed());
+        let bytes = self.active.at.saturating_sub(self.active.synced) as u64;
+        self.shared.counters.flushed(start.elapsed(), bytes);
         self.active.synced = self.active.at;
         self.unsynced = None;
         Ok(())

@@ -69,7 +69,7 @@ use stats::{Counters, read};
 pub use directory::OpenError;
 pub use inspect::{Inspection, inspect};
 pub use replay::Damage;
-pub use stats::{FLUSH_BUCKETS_US, JournalStats};
+pub use stats::{FLUSH_BUCKETS_BYTES, FLUSH_BUCKETS_US, JournalStats};
 
 /// What an acknowledgement stands on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -402,6 +402,8 @@ impl Shared {
             flushes: flush_buckets.iter().sum(),
             flush_time: counters.flush_time(),
             flush_buckets,
+            flush_bytes: read(&counters.flush_bytes),
+            flush_sizes: counters.flush_sizes(),
             units: read(&counters.units),
             bytes: read(&counters.bytes),
             copied_bytes: read(&counters.copied_bytes),

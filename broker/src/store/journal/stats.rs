@@ -12,6 +12,18 @@ pub const FLUSH_BUCKETS_US: [u64; 14] = [
     5_000_000,
 ];
 
+/// Upper bounds of the buckets of flush sizes, in bytes; one bucket more is without bound.
+pub const FLUSH_BUCKETS_BYTES: [u64; 8] = [
+    1 << 10,
+    4 << 10,
+    16 << 10,
+    64 << 10,
+    256 << 10,
+    1 << 20,
+    4 << 20,
+    16 << 20,
+];
+
 /// A snapshot of what the store counts.
 #[derive(Clone, Debug)]
 pub struct JournalStats {
@@ -24,6 +36,11 @@ pub struct JournalStats {
     /// How many of them took up to the bound of their bucket ([`FLUSH_BUCKETS_US`]), the last one
     /// longer than all.
     pub flush_buckets: [u64; FLUSH_BUCKETS_US.len() + 1],
+    /// The bytes that these made safe in all.
+    pub flush_bytes: u64,
+    /// How many of them were up to the bound of their bucket ([`FLUSH_BUCKETS_BYTES`]), the last
+    /// one larger than all.
+    pub flush_sizes: [u64; FLUSH_BUCKETS_BYTES.len() + 1],
     /// Units that were written since the store was opened.
     pub units: u64,
     /// Bytes of them in the journal.
@@ -60,6 +77,8 @@ pub struct JournalStats {
 pub(super) struct Counters {
     flush_us: AtomicU64,
     flush_buckets: [AtomicU64; FLUSH_BUCKETS_US.len() + 1],
+    pub(super) flush_bytes: AtomicU64,
+    flush_sizes: [AtomicU64; FLUSH_BUCKETS_BYTES.len() + 1],
     pub(super) units: AtomicU64,
     pub(super) bytes: AtomicU64,
     pub(super) copied_bytes: AtomicU64,
@@ -79,12 +98,15 @@ pub(super) fn read(counter: &AtomicU64) -> u64 {
 }
 
 impl Counters {
-    /// A flush took so long.
-    pub(super) fn flushed(&self, time: Duration) {
+    /// A flush took so long and made so many bytes safe.
+    pub(super) fn flushed(&self, time: Duration, bytes: u64) {
         let us = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         let bucket = FLUSH_BUCKETS_US.partition_point(|bound| *bound < us);
         add(&self.flush_us, us);
         add(&self.flush_buckets[bucket], 1);
+        let size = FLUSH_BUCKETS_BYTES.partition_point(|bound| *bound < bytes);
+        add(&self.flush_bytes, bytes);
+        add(&self.flush_sizes[size], 1);
     }
 
     /// The time of all flushes.
@@ -96,6 +118,11 @@ impl Counters {
     pub(super) fn flush_buckets(&self) -> [u64; FLUSH_BUCKETS_US.len() + 1] {
         std::array::from_fn(|bucket| read(&self.flush_buckets[bucket]))
     }
+
+    /// Flushes by size.
+    pub(super) fn flush_sizes(&self) -> [u64; FLUSH_BUCKETS_BYTES.len() + 1] {
+        std::array::from_fn(|bucket| read(&self.flush_sizes[bucket]))
+    }
 }
 
 #[cfg(test)]
@@ -106,12 +133,15 @@ mod tests {
     fn flushes_are_counted_by_time() {
         let counters = Counters::default();
         for us in [50, 51, 7_000_000] {
-            counters.flushed(Duration::from_micros(us));
+            counters.flushed(Duration::from_micros(us), us);
         }
         let buckets = counters.flush_buckets();
         assert_eq!(buckets[..2], [1, 1]);
         assert_eq!(buckets[FLUSH_BUCKETS_US.len()], 1);
         assert_eq!(buckets.iter().sum::<u64>(), 3);
         assert_eq!(counters.flush_time(), Duration::from_micros(7_000_101));
+        let sizes = counters.flush_sizes();
+        assert_eq!((sizes[0], sizes[7]), (2, 1));
+        assert_eq!(read(&counters.flush_bytes), 7_000_101);
     }
 }

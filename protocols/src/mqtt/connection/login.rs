@@ -37,14 +37,14 @@ pub(super) struct Asked {
 }
 
 /// Why the client is not let in.
-struct Refused {
+pub(super) struct Refused {
     code: ReasonCode,
     cause: Cause,
     detail: Cow<'static, str>,
 }
 
 impl Refused {
-    fn new(code: ReasonCode, detail: impl Into<Cow<'static, str>>) -> Self {
+    pub(super) fn new(code: ReasonCode, detail: impl Into<Cow<'static, str>>) -> Self {
         Self {
             code,
             cause: Cause::Refused,
@@ -129,14 +129,14 @@ impl Client {
         let keep_alive_secs = self.keep_alive(connect.keep_alive_secs);
         self.silence_ms = u32::from(keep_alive_secs) * 1500;
         self.session_ends = asked_expiry == 0;
-        self.phase = Phase::Asked(Box::new(Asked {
+        let asked = Box::new(Asked {
             session_expiry_secs: (session_expiry_secs != asked_expiry)
                 .then_some(session_expiry_secs),
             server_keep_alive_secs: (keep_alive_secs != connect.keep_alive_secs)
                 .then_some(keep_alive_secs),
             response_information: connect.properties.request_response_information == Some(true),
-        }));
-        out.commands.push(Command::Connect(Box::new(Login {
+        });
+        let login = Box::new(Login {
             protocol: connect.version.as_str(),
             client_id: (!connect.client_id.is_empty()).then(|| connect.client_id.into()),
             clean_start: connect.clean_start,
@@ -150,8 +150,19 @@ impl Client {
             in_flight: self.in_flight(connect),
             overlap: Overlap::Merge,
             auto_subscribe: false,
-        })));
+        });
+        if self.enhanced && login.token.is_none() {
+            self.challenge(login, asked, out);
+        } else {
+            self.ask(login, asked, out);
+        }
         Ok(())
+    }
+
+    /// Leaves it to the broker whether the client is let in.
+    pub(super) fn ask(&mut self, login: Box<Login>, asked: Box<Asked>, out: &mut Output<'_>) {
+        self.phase = Phase::Asked(asked);
+        out.commands.push(Command::Connect(login));
     }
 
     /// What the client says about the packets that it takes; holds for refusals too.
@@ -326,7 +337,7 @@ impl Client {
         self.refuse(&refusal.into(), out);
     }
 
-    fn refuse(&mut self, refused: &Refused, out: &mut Output<'_>) {
+    pub(super) fn refuse(&mut self, refused: &Refused, out: &mut Output<'_>) {
         self.put_refusal(refused.code, &refused.detail, out.outbox);
         out.end(refused.cause, refused.detail.clone());
         self.phase = Phase::Over;

@@ -2,8 +2,9 @@
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
+use std::sync::Arc;
 
-use crate::connection::{Cause, Refusal, RefusalCode};
+use crate::connection::{Cause, Elsewhere, Refusal, RefusalCode};
 use crate::stomp::{DecodeError, FrameWriter, Version};
 
 /// The end of a connection by an ERROR (STOMP 1.2 §ERROR).
@@ -17,6 +18,8 @@ pub(super) struct Fault {
     pub(super) detail: Cow<'static, str>,
     /// The `version` header, after a failed negotiation.
     versions: Option<String>,
+    /// The `server` header: another one to use.
+    server: Option<Arc<str>>,
 }
 
 impl Fault {
@@ -30,6 +33,7 @@ impl Fault {
             message,
             detail: detail.into(),
             versions: None,
+            server: None,
         }
     }
 
@@ -76,6 +80,12 @@ impl Fault {
         Self { cause, ..self }
     }
 
+    /// With the name of another server, for clients that are sent there.
+    pub(super) fn elsewhere(mut self, elsewhere: Option<&Elsewhere>) -> Self {
+        self.server = elsewhere.map(|elsewhere| Arc::clone(&elsewhere.server));
+        self
+    }
+
     /// The ERROR frame.
     pub(super) fn frame(&self, version: Option<Version>, receipt: Option<&str>) -> Vec<u8> {
         let detail = if self.detail.is_empty() {
@@ -87,6 +97,7 @@ impl Fault {
             .header("message", self.message)
             .header_if("receipt-id", receipt)
             .header_if("version", self.versions.as_deref())
+            .header_if("server", self.server.as_deref())
             .header("content-type", "text/plain")
             .body(detail.as_bytes())
     }

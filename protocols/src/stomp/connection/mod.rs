@@ -355,6 +355,7 @@ impl Connection for StompConnection {
     fn close(&mut self, reason: &CloseReason, outbox: &mut Outbox) {
         if self.state != State::Ended && last_words(reason.cause).is_some() {
             let fault = Fault::of(reason.cause, reason.detail.clone());
+            let fault = fault.elsewhere(reason.elsewhere.as_ref());
             outbox.frame(FrameType::Text, &[&fault.frame(self.version, None)]);
         }
         self.end();

@@ -179,6 +179,7 @@ fn session(number: u64) -> Op {
         next_position: 0,
         next_subscription: 1,
         sent: Vec::new(),
+        who: None,
     }))
 }
 

@@ -85,3 +85,57 @@ fn auth_that_fits_nothing_is_a_protocol_error() {
         );
     }
 }
+
+/// `[MQTT-4.12.0-2]` `[MQTT-4.12.0-3]`: CONNECT names the method alone, AUTH brings the token.
+#[test]
+fn a_token_that_connect_did_not_bring_is_asked_for() {
+    let mut connect = connect_v5(2, 60, &binary(0x15, b"jwt"), &field("c"));
+    let answer = auth(0x18, &jwt(b"late"));
+    for together in [false, true] {
+        let mut story = Story::new();
+        if together {
+            connect.extend_from_slice(&answer);
+            story.send(&connect);
+        } else {
+            story.send(&connect);
+            assert!(story.commands().is_empty(), "nobody is asked yet");
+            story.send(&answer);
+        }
+        assert_eq!(story.written(), auth(0x18, &binary(0x15, b"jwt")));
+        match story.commands().pop() {
+            Some(Command::Connect(login)) => {
+                assert_eq!(login.token, Some(Secret(Bytes::from_static(b"late"))));
+                assert_eq!(login.client_id.as_deref(), Some("c"));
+            }
+            other => panic!("no login: {other:?}"),
+        }
+        story.reply(Reply::Connected(Connected::default()));
+        assert_eq!(story.written()[0], 0x20);
+        assert_eq!(story.cause(), None);
+    }
+}
+
+#[test]
+fn who_was_asked_for_a_token_brings_it_or_is_refused() {
+    let connect = connect_v5(2, 60, &binary(0x15, b"jwt"), &field("c"));
+    for (packet, reason) in [
+        (auth(0x19, &jwt(b"x")), 0x82),
+        (auth(0x18, &binary(0x15, b"other")), 0x82),
+        (auth(0x18, &binary(0x15, b"jwt")), 0x87),
+        (vec![0xc0, 0], 0x82),
+        (connect.clone(), 0x82),
+    ] {
+        let mut story = Story::new();
+        story.send(&connect);
+        story.written();
+        story.send(&packet);
+        assert!(story.commands().is_empty(), "{packet:?}");
+        let written = story.written();
+        assert_eq!((written[0], written[3]), (0x20, reason), "{packet:?}");
+        assert!(story.cause().is_some());
+    }
+    let mut story = Story::new();
+    story.send(&connect);
+    story.send(&[0xe0, 0]);
+    assert_eq!(story.cause(), Some(Cause::Normal));
+}

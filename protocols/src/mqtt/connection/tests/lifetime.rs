@@ -1,6 +1,7 @@
 //! Time-outs, PINGREQ, DISCONNECT and the ends that the broker decides.
 
 use super::*;
+use crate::connection::Elsewhere;
 
 fn disconnect(story: &mut Story) -> (bool, Option<u32>) {
     match story.commands().pop() {
@@ -170,6 +171,31 @@ fn an_end_by_the_broker_is_told_in_version_5() {
             .client
             .close(&CloseReason::new(cause, "why"), &mut story.outbox);
         assert_eq!(story.written(), [0_u8; 0], "3.1.1 has no such packet");
+    }
+}
+
+/// `[MQTT-3.14.2.2.5]`: 0x9C or 0x9D with the server reference.
+#[test]
+fn who_is_sent_to_another_server_is_told_which() {
+    for (for_good, code) in [(false, 0x9c), (true, 0x9d)] {
+        let mut reason = CloseReason::new(Cause::Shutdown, "why");
+        reason.elsewhere = Some(Elsewhere {
+            server: "b:1883".into(),
+            for_good,
+        });
+        let mut story = Story::v5(|_| {}, &[]);
+        story.client.close(&reason, &mut story.outbox);
+        let expected = packet(0xe0, &[&[code, 9, 0x1c], &field("b:1883")]);
+        assert_eq!(story.written(), expected);
+        // A client that takes no packet so large is told at least that it is to go.
+        let mut story = Story::v5(|_| {}, &[]);
+        story.client.packet_max = 12;
+        story.client.close(&reason, &mut story.outbox);
+        let expected = packet(0xe0, &[&[code, 6, 0x1f], &field("why")]);
+        assert_eq!(story.written(), expected);
+        let mut story = Story::v311(|_| {});
+        story.client.close(&reason, &mut story.outbox);
+        assert_eq!(story.written(), [0_u8; 0]);
     }
 }
 

@@ -1,0 +1,278 @@
+//! What the HTTP port has for browsers: the dashboard, the demonstrations and the JavaScript client.
+//!
+//! All of it is compiled in (`broker/web`) and holds nothing of the broker's state, so anybody may read
+//! it; what the pages show comes from the API and the protocols, which ask who wants it. `net/http.rs`
+//! calls [`page`] for requests that are not the API's.
+
+use std::fmt::Write as _;
+use std::sync::LazyLock;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{Response, StatusCode};
+use http_body_util::Full;
+
+use super::guard::sha256;
+use crate::config::Pages;
+
+/// What switches a file off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    Dashboard,
+    Demos,
+    Client,
+}
+
+/// A file as it is compiled in.
+struct File {
+    path: &'static str,
+    part: Part,
+    text: &'static str,
+}
+
+/// A file with the headers that follow from what is in it.
+struct Page {
+    file: &'static File,
+    tag: HeaderValue,
+    policy: Option<HeaderValue>,
+}
+
+macro_rules! files {
+    ($($path:literal $part:ident $file:literal;)*) => {
+        static FILES: &[File] = &[$(File {
+            path: $path,
+            part: Part::$part,
+            text: include_str!(concat!("../../web/", $file)),
+        }),*];
+    };
+}
+
+files! {
+    "/" Dashboard "ui/index.html";
+    "/ui/dashboard.css" Dashboard "ui/dashboard.css";
+    "/ui/dashboard.js" Dashboard "ui/dashboard.js";
+    "/ui/api.js" Dashboard "ui/api.js";
+    "/ui/chart.js" Dashboard "ui/chart.js";
+    "/ui/clients.js" Dashboard "ui/clients.js";
+    "/ui/console.js" Dashboard "ui/console.js";
+    "/ui/dom.js" Dashboard "ui/dom.js";
+    "/ui/health.js" Dashboard "ui/health.js";
+    "/ui/overview.js" Dashboard "ui/overview.js";
+    "/ui/speak.js" Dashboard "ui/speak.js";
+    "/ui/topics.js" Dashboard "ui/topics.js";
+    "/demo/chat" Demos "demo/chat.html";
+    "/demo/fleet" Demos "demo/fleet.html";
+    "/polycast.js" Client "client/polycast.js";
+    "/polycast.d.ts" Client "client/polycast.d.ts";
+}
+
+static PAGES: LazyLock<Vec<Page>> = LazyLock::new(|| FILES.iter().map(Page::new).collect());
+
+impl Page {
+    fn new(file: &'static File) -> Self {
+        let digest = STANDARD.encode(&sha256(file.text.as_bytes())[..12]);
+        let tag = HeaderValue::from_str(&format!("\"{digest}\""));
+        let policy = (file.kind() == HTML).then(|| HeaderValue::from_str(&policy(file.text)));
+        Self {
+            file,
+            tag: tag.unwrap_or(HeaderValue::from_static("\"\"")),
+            // A policy that could not be written lets nothing run.
+            policy: policy.map(|policy| policy.unwrap_or(HeaderValue::from_static(NOTHING))),
+        }
+    }
+
+    /// Whether who asks has it already.
+    fn is_known(&self, request: &HeaderMap) -> bool {
+        let known = request.get_all(header::IF_NONE_MATCH).into_iter();
+        let mut tags = known
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','));
+        tags.any(|tag| {
+            let tag = tag.trim();
+            tag == "*" || tag.trim_start_matches("W/").as_bytes() == self.tag.as_bytes()
+        })
+    }
+
+    fn put(&self, headers: &mut HeaderMap) {
+        let mut set = |name, value| headers.insert(name, HeaderValue::from_static(value));
+        set(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+        set(header::REFERRER_POLICY, "no-referrer");
+        if self.file.part == Part::Client {
+            // A library is for pages of any site; what it may do there is asked when it connects.
+            set(header::ACCESS_CONTROL_ALLOW_ORIGIN, "*");
+            set(header::CACHE_CONTROL, "public, max-age=300");
+        } else {
+            set(header::CACHE_CONTROL, "no-cache");
+            set(header::X_FRAME_OPTIONS, "DENY");
+        }
+        headers.insert(header::ETAG, self.tag.clone());
+        if let Some(policy) = &self.policy {
+            headers.insert(header::CONTENT_SECURITY_POLICY, policy.clone());
+        }
+    }
+}
+
+const HTML: &str = "text/html; charset=utf-8";
+const NOTHING: &str = "default-src 'none'";
+
+impl File {
+    fn kind(&self) -> &'static str {
+        match self.path.rsplit_once('.') {
+            Some((_, "js")) => "text/javascript; charset=utf-8",
+            Some((_, "css")) => "text/css; charset=utf-8",
+            Some((_, "ts")) => "text/plain; charset=utf-8",
+            _ => HTML,
+        }
+    }
+
+    fn is_on(&self, pages: &Pages) -> bool {
+        match self.part {
+            Part::Dashboard => pages.dashboard,
+            Part::Demos => pages.demos,
+            Part::Client => pages.client,
+        }
+    }
+}
+
+/// What a page may load and run: what this broker serves, and the scripts and styles that stand in it.
+fn policy(html: &str) -> String {
+    let mut text = format!("{NOTHING}; script-src 'self'");
+    hashes(html, "script", &mut text);
+    text.push_str("; style-src 'self'");
+    hashes(html, "style", &mut text);
+    text.push_str(
+        "; connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; \
+         frame-ancestors 'none'",
+    );
+    text
+}
+
+/// Names what stands between the tags by its digest.
+fn hashes(html: &str, element: &str, text: &mut String) {
+    let (open, close) = (format!("<{element}"), format!("</{element}>"));
+    for part in html.split(&open).skip(1) {
+        let inside = part.split_once('>').and_then(|(_, inside)| {
+            let (inside, _) = inside.split_once(&close)?;
+            (!inside.is_empty()).then_some(inside)
+        });
+        if let Some(inside) = inside {
+            // Writing into a string does not fail.
+            let _ = write!(
+                text,
+                " 'sha256-{}'",
+                STANDARD.encode(sha256(inside.as_bytes()))
+            );
+        }
+    }
+}
+
+/// The page at a path, or 304 for who has it already; `None` if there is none, or it is turned off.
+pub(crate) fn page(
+    path: &str,
+    request: &HeaderMap,
+    pages: &Pages,
+) -> Option<Response<Full<Bytes>>> {
+    let mut found = PAGES.iter().filter(|page| page.file.is_on(pages));
+    let page = found.find(|page| page.file.path == path)?;
+    let mut response = Response::new(Full::default());
+    page.put(response.headers_mut());
+    if page.is_known(request) {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        return Some(response);
+    }
+    let kind = HeaderValue::from_static(page.file.kind());
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    *response.body_mut() = Full::new(Bytes::from_static(page.file.text.as_bytes()));
+    Some(response)
+}
+
+/// Whether there is a page at a path, for who asks with a wrong method.
+pub(crate) fn is_page(path: &str, pages: &Pages) -> bool {
+    let mut files = FILES.iter();
+    files.any(|file| file.path == path && file.is_on(pages))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn get(
+        path: &str,
+        known: Option<&HeaderValue>,
+        pages: &Pages,
+    ) -> Option<Response<Full<Bytes>>> {
+        let mut request = HeaderMap::new();
+        if let Some(known) = known {
+            request.insert(header::IF_NONE_MATCH, known.clone());
+        }
+        page(path, &request, pages)
+    }
+
+    #[test]
+    fn each_file_has_its_type_and_is_asked_for_again_by_its_tag() {
+        let pages = Pages::default();
+        for file in FILES {
+            let first = get(file.path, None, &pages).unwrap();
+            let headers = first.headers();
+            assert_eq!(headers[header::CONTENT_TYPE], file.kind(), "{}", file.path);
+            assert_eq!(headers[header::X_CONTENT_TYPE_OPTIONS], "nosniff");
+            let tag = headers[header::ETAG].clone();
+            let again = get(file.path, Some(&tag), &pages).unwrap();
+            assert_eq!(again.status(), StatusCode::NOT_MODIFIED);
+            assert_eq!(again.headers()[header::ETAG], tag);
+            let other = HeaderValue::from_static("\"other\"");
+            let changed = get(file.path, Some(&other), &pages).unwrap();
+            assert_eq!(changed.status(), StatusCode::OK);
+        }
+        assert!(get("/ui/", None, &pages).is_none());
+    }
+
+    #[test]
+    fn parts_are_turned_off_apart() {
+        let off = |change: fn(&mut Pages)| {
+            let mut pages = Pages::default();
+            change(&mut pages);
+            let there = |path| get(path, None, &pages).is_some();
+            (there("/"), there("/demo/chat"), there("/polycast.js"))
+        };
+        assert_eq!(off(|pages| pages.dashboard = false), (false, true, true));
+        assert_eq!(off(|pages| pages.demos = false), (true, false, true));
+        assert_eq!(off(|pages| pages.client = false), (true, true, false));
+    }
+
+    #[test]
+    fn a_page_runs_what_stands_in_it_and_nothing_else() {
+        let policy = policy("<style>a{}</style><script src=x></script><script>b()</script>");
+        let digest = |text: &str| STANDARD.encode(sha256(text.as_bytes()));
+        let (style, script) = (digest("a{}"), digest("b()"));
+        assert_eq!(
+            policy,
+            format!(
+                "default-src 'none'; script-src 'self' 'sha256-{script}'; style-src 'self' \
+                 'sha256-{style}'; connect-src 'self'; img-src 'self' data:; base-uri 'none'; \
+                 form-action 'none'; frame-ancestors 'none'"
+            )
+        );
+    }
+
+    #[test]
+    fn nothing_is_loaded_from_elsewhere() {
+        for file in FILES.iter().filter(|file| file.part != Part::Client) {
+            for word in [
+                "src=\"http",
+                "href=\"http",
+                "url(http",
+                "from 'http",
+                "@import",
+                " style=\"",
+                " onclick=",
+            ] {
+                assert!(!file.text.contains(word), "{} has {word}", file.path);
+            }
+        }
+    }
+}

@@ -1,0 +1,6 @@
+import table
+
+
+def handler(event, context):
+    table.delete_item(event["requestContext"]["connectionId"])
+    return {"statusCode": 200, "body": "Disconnected."}
