@@ -562,6 +562,7 @@ impl RefusalCode {
     pub const fn login_cause(self) -> Cause {
         match self {
             Self::BadCredentials | Self::NotAuthorized => Cause::Unauthorized,
+            Self::Unavailable | Self::Busy => Cause::Unavailable,
             _ => Cause::Refused,
         }
     }
@@ -651,6 +652,8 @@ pub enum Cause {
     Lost,
     /// The client was not let in.
     Refused,
+    /// The client was not let in because the broker cannot do it now; it may come back later.
+    Unavailable,
     /// The client was not let in, or is not allowed to stay, because of who it is or is not.
     Unauthorized,
     /// Bytes that are not the protocol's.
@@ -696,6 +699,7 @@ impl Cause {
             Self::Normal => "normal",
             Self::Lost => "lost",
             Self::Refused => "refused",
+            Self::Unavailable => "unavailable",
             Self::Unauthorized => "unauthorized",
             Self::Malformed => "malformed",
             Self::ProtocolError => "protocol_error",

@@ -35,7 +35,9 @@ def stay():
 
 def main():
     inside = subprocess.Popen([sys.executable, __file__, INSIDE], start_new_session=True)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # Also where whoever started it ignores Ctrl-C, as shells do for what runs in the background.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     try:
         sys.exit(inside.wait())
     except KeyboardInterrupt:

@@ -373,6 +373,7 @@ pub(super) fn status_of(cause: Cause) -> (u16, &'static str) {
         Cause::Malformed | Cause::ProtocolError => (1002, "Protocol error"),
         Cause::KeepAliveTimeout => (1001, "Idle timeout"),
         Cause::Internal => (1011, "Internal server error"),
+        Cause::Unavailable => (1013, "Try again later"),
         Cause::Administrative => (1000, "Closed by the server"),
         _ => (1008, "Policy violation"),
     }

@@ -198,7 +198,7 @@ impl Functions {
         };
         let arrived = Arrived {
             client_id: &session.client_id,
-            user: session.user.as_deref(),
+            user: session.user_name(),
             link,
             connection_id: &connection_id,
             origin: &origin,

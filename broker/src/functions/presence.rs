@@ -196,7 +196,7 @@ fn facts(arrived: &Arrived<'_>, version: u64) -> Value {
         "connectionId": arrived.connection_id,
         "user": arrived.user,
         "protocol": arrived.origin.protocol,
-        "transport": arrived.origin.transport,
+        "transport": arrived.origin.carrier.as_str(),
         "ipAddress": arrived.origin.ip().map(|ip| ip.to_canonical().to_string()),
         "versionNumber": version,
     })

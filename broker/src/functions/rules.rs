@@ -143,8 +143,7 @@ pub(super) fn forget_others(net: &Net, entries: &[RuleEntry]) {
             let Some(name) = session.client_id.strip_prefix(PREFIX) else {
                 continue;
             };
-            if session.user.as_deref() == Some(USER)
-                && !entries.iter().any(|entry| entry.name == name)
+            if session.user_name() == Some(USER) && !entries.iter().any(|entry| entry.name == name)
             {
                 let mut batch = Batch::new(net.clock.now());
                 net.hub.end_session(&session, &reason, &mut batch);

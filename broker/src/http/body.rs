@@ -71,7 +71,7 @@ impl HttpBody for Body {
 }
 
 /// Reads a body of at most `max` bytes.
-pub(super) async fn read(body: Incoming, max: usize) -> Result<Bytes, Problem> {
+pub(super) async fn read(body: &mut Incoming, max: usize) -> Result<Bytes, Problem> {
     let too_large = || {
         let detail = format!("the body has more than {max} bytes, the most that is taken here");
         Problem::too_large(detail).with(header::CONNECTION, HeaderValue::from_static("close"))

@@ -65,7 +65,7 @@ impl Wanted<'_> {
     fn row(&self, session: &Session) -> Option<Value> {
         let is_user = self
             .user
-            .is_none_or(|user| session.user.as_deref() == Some(user));
+            .is_none_or(|user| session.user_name() == Some(user));
         let is_id = self
             .client_id
             .is_none_or(|prefix| session.client_id.starts_with(prefix));
@@ -100,9 +100,9 @@ pub(super) fn row(session: &Session) -> Option<Value> {
         "clientId": &*session.client_id,
         "connected": link.is_some(),
         "connectionId": link.map(crate::session::Link::connection_id),
-        "user": session.user.as_deref(),
+        "user": session.user_name(),
         "protocol": origin.map(|origin| origin.protocol),
-        "transport": origin.map(|origin| origin.transport),
+        "transport": origin.map(|origin| origin.carrier.as_str()),
         "address": origin.and_then(crate::session::Origin::peer).map(|peer| peer.to_string()),
         "connectedAt": origin.map(|origin| moment(origin.opened_at)),
         "lastActiveAt": origin.map(|origin| moment(origin.active_at)),
@@ -112,7 +112,7 @@ pub(super) fn row(session: &Session) -> Option<Value> {
         "inFlight": state.in_flight(),
         "durable": session.is_stored(),
         "expirySecs": state.expiry_secs,
-        "endsAt": state.ends_at.filter(|_| link.is_none()).map(moment),
+        "endsAt": state.ends_at.known().filter(|_| link.is_none()).map(moment),
     }))
 }
 

@@ -180,7 +180,7 @@ fn row(
     }
     Some(json!({
         "clientId": &*session.client_id,
-        "user": session.user.as_deref(),
+        "user": session.user_name(),
         "protocol": spoken,
         "connected": connected,
         "subscriptions": subscriptions,

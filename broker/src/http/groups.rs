@@ -298,7 +298,7 @@ fn member(session: &Arc<Session>) -> Option<Value> {
     Some(json!({
         "clientId": &*session.client_id,
         "connectionId": link.connection_id(),
-        "user": session.user.as_deref(),
+        "user": session.user_name(),
     }))
 }
 

@@ -46,7 +46,7 @@ use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -245,7 +245,7 @@ pub(crate) async fn answer(
     ends: Ends,
     pulse: &Arc<Pulse>,
 ) -> Response<Body> {
-    let (head, body) = request.into_parts();
+    let (head, mut body) = request.into_parts();
     let live = net.live.load_full();
     let (operation, mut response) = if head.method == Method::OPTIONS {
         ("options", options(&head, &live))
@@ -254,7 +254,7 @@ pub(crate) async fn answer(
             Ok(found) => {
                 let (operation, face) = (found.route.id, found.route.face);
                 let settings = net.api.settings.load_full();
-                let request = (&head, body);
+                let request = (&head, &mut body);
                 let carried = carry_out(net, &settings, &live, found, request, &ends, pulse).await;
                 let response = carried.unwrap_or_else(|problem| problem.into_response(face));
                 (operation, response)
@@ -262,6 +262,12 @@ pub(crate) async fn answer(
             Err(problem) => ("none", problem.into_response(Face::Rest)),
         }
     };
+    if !body.is_end_stream() {
+        // The answer came first. What is left of the body is not read, so the connection ends: the
+        // client is told, that it does not send its next request into it.
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(header::CONNECTION, close);
+    }
     allow_origin(&head.headers, &live, response.headers_mut());
     net.api.count(operation, response.status());
     response
@@ -272,7 +278,7 @@ async fn carry_out(
     settings: &Settings,
     live: &Live,
     found: Found,
-    (head, body): (&Parts, Incoming),
+    (head, body): (&Parts, &mut Incoming),
     ends: &Ends,
     pulse: &Arc<Pulse>,
 ) -> Result<Response<Body>, Problem> {
@@ -383,7 +389,7 @@ async fn keep_promise(net: &Net, live: &Live, answer: Answer) -> Result<Response
     {
         net.hub.metrics.publisher_pauses.inc();
         // Either is fine: the receiver has read, or it has had its chance.
-        let _ = tokio::time::timeout(live.pause, slow.drained.notified()).await;
+        let _ = tokio::time::timeout(live.pause, slow.drained().notified()).await;
     }
     Ok(response)
 }

@@ -22,11 +22,7 @@ impl Hub {
     /// Puts other rules in force, for everyone who is there at once.
     pub fn set_policy(&self, policy: Policy, now: Timestamp) {
         self.access.set(policy);
-        let sessions: Vec<_> = self
-            .sessions
-            .iter()
-            .map(|held| Arc::clone(held.value()))
-            .collect();
+        let sessions = self.sessions.all();
         let mut lost = 0;
         for session in &sessions {
             let mut batch = Batch::new(now);
@@ -129,7 +125,7 @@ impl Hub {
             session.rights.may(action, topic)
         } else {
             let who = Identity {
-                user: session.user.clone(),
+                user: session.user().cloned(),
                 ..Identity::default()
             };
             let known = self.access.permissions(&who, &session.client_id, "none");

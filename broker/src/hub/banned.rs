@@ -1,7 +1,5 @@
 //! Bans that concern clients who are here already.
 
-use std::sync::Arc;
-
 use bytestring::ByteString;
 use protocols::connection::{Cause, CloseReason};
 use protocols::model::Timestamp;
@@ -29,11 +27,7 @@ impl Hub {
         if self.guard.bans.len(now) == 0 {
             return 0;
         }
-        let sessions: Vec<_> = self
-            .sessions
-            .iter()
-            .map(|held| Arc::clone(held.value()))
-            .collect();
+        let sessions = self.sessions.all();
         let closed = sessions.iter().filter(|session| {
             let mut state = session.lock();
             let link = state.link.as_mut();
@@ -50,7 +44,7 @@ impl Hub {
 
     fn is_banned(&self, session: &Session, link: &Link, now: Timestamp) -> bool {
         let bans = &self.guard.bans;
-        let user = session.user.as_ref();
+        let user = session.user();
         bans.is_banned(&Subject::Client(session.client_id.clone()), now)
             || user.is_some_and(|user| bans.is_banned(&Subject::User(user.clone()), now))
             || link

@@ -103,13 +103,13 @@ impl Hub {
             client_id: session.client_id.clone(),
             assigned,
             session_present,
-            user: session.user.clone(),
+            user: session.user().cloned(),
             session: session.number,
         };
         if trace::is_on() {
             let more = serde_json::json!({
                 "protocol": connect.protocol,
-                "user": session.user.as_deref(),
+                "user": session.user_name(),
                 "sessionPresent": session_present,
             });
             trace::client("connected", &session.client_id, more);
@@ -135,7 +135,7 @@ impl Hub {
     /// A session belongs to its user: nobody else takes it over, reads what waits in it, or ends
     /// it, once clients have to prove who they are.
     fn guard(&self, old: &Session, identity: &Identity) -> Option<Refusal> {
-        if !self.owned.load(Ordering::Acquire) || old.user == identity.user {
+        if !self.owned.load(Ordering::Acquire) || old.user() == identity.user.as_ref() {
             return None;
         }
         tracing::warn!(
@@ -210,7 +210,7 @@ impl Hub {
     pub fn end(&self, session: &Arc<Session>, batch: &mut Batch) {
         let (subscriptions, entries) = {
             let mut state = session.lock();
-            if let Some(watched) = state.watched.take() {
+            if let Some(watched) = std::mem::replace(&mut state.watched, Timestamp::NEVER).known() {
                 self.deadlines.lock().remove(&(watched, session.number));
             }
             state.end()
@@ -218,9 +218,7 @@ impl Hub {
         for held in &subscriptions {
             self.unroute(session, held);
         }
-        self.sessions
-            .remove_if(&session.client_id, |_, held| Arc::ptr_eq(held, session));
-        self.by_age.lock().remove(&session.number);
+        self.sessions.remove(session);
         self.give_back(session, entries, batch);
         if session.is_stored() {
             let number = session.number;
@@ -244,7 +242,7 @@ impl Hub {
         let known = connect
             .client_id
             .as_ref()
-            .is_some_and(|id| self.sessions.contains_key(id));
+            .is_some_and(|id| self.sessions.contains(id));
         if !known && self.sessions.len() >= self.bounds.load().sessions {
             return Err(Refusal::new(
                 RefusalCode::Quota,
@@ -299,8 +297,8 @@ impl Hub {
             // With the session it depends on the expiry whether it was to end with its
             // connection; a new one with clean start ends it in any case.
             let ends = connect.clean_start || state.expiry_secs == 0 || state.ended;
-            state.ends_at = None;
-            state.will_at = None;
+            state.ends_at = Timestamp::NEVER;
+            state.will_at = Timestamp::NEVER;
             // A will that waits is not said if the client is back in time [MQTT-3.1.3-9].
             let said = state
                 .will
@@ -326,7 +324,7 @@ impl Hub {
         let store = store.filter(|_| connect.session_expiry_secs > 0);
         let session = Arc::new(Session::new(
             self.next_number(),
-            client_id.clone(),
+            client_id,
             user,
             match store {
                 Some(_) => Arc::clone(&bounds.stored_session),
@@ -334,10 +332,7 @@ impl Hub {
             },
             store.map(Arc::clone),
         ));
-        self.sessions.insert(client_id, Arc::clone(&session));
-        self.by_age
-            .lock()
-            .insert(session.number, Arc::clone(&session));
+        self.sessions.insert(&session);
         session
     }
 
@@ -390,7 +385,7 @@ impl Hub {
                 .cloned()
                 .collect();
             let expiry = state.expiry_secs;
-            state.ends_at = (expiry != u32::MAX).then(|| batch.now.plus_secs(expiry));
+            state.end_after(batch.now, expiry);
             let mut now_due = None;
             if let Some(will) = will {
                 // Whichever comes first, the delay or the session's end [MQTT-3.1.3-9].
@@ -398,7 +393,7 @@ impl Hub {
                 if delay == 0 {
                     now_due = Some(will);
                 } else {
-                    state.will_at = Some(batch.now.plus_secs(delay));
+                    state.will_at = batch.now.plus_secs(delay);
                     state.will = Some(will);
                 }
             }
@@ -416,15 +411,14 @@ impl Hub {
         let will = {
             let _login = self.logins[stripe(&session.client_id)].lock();
             let mut state = session.lock();
-            state.watched = None;
+            state.watched = Timestamp::NEVER;
             if state.link.is_some() || state.ended {
                 return;
             }
-            let due = |at: Option<Timestamp>| at.is_some_and(|at| at <= batch.now);
-            let ends = due(state.ends_at);
+            let ends = state.ends_at <= batch.now;
             let mut will = None;
-            if ends || due(state.will_at) {
-                state.will_at = None;
+            if ends || state.will_at <= batch.now {
+                state.will_at = Timestamp::NEVER;
                 will = state.will.take();
             }
             if ends {
@@ -448,14 +442,12 @@ impl Hub {
     /// so that clients that come and go do not make it grow: an entry that comes too early is
     /// renewed when it is met.
     pub(super) fn watch(&self, session: &Arc<Session>, state: &mut State) {
-        let Some(at) = [state.will_at, state.ends_at].into_iter().flatten().min() else {
-            return;
-        };
-        if state.watched.is_some_and(|watched| watched <= at) {
+        let at = state.will_at.min(state.ends_at);
+        if at == Timestamp::NEVER || state.watched <= at {
             return;
         }
         let mut deadlines = self.deadlines.lock();
-        if let Some(later) = state.watched.replace(at) {
+        if let Some(later) = std::mem::replace(&mut state.watched, at).known() {
             deadlines.remove(&(later, session.number));
         }
         let key = (at, session.number);
@@ -521,8 +513,7 @@ fn wire_size(message: &Message) -> usize {
 /// What every JSON client is subscribed to: everyone's topic, and its user's.
 fn auto_subscriptions(session: &Session) -> Subscribe {
     let user = session
-        .user
-        .as_ref()
+        .user()
         .filter(|user| !user.contains(['+', '#', '/']));
     let user = user.map(|user| format!("{}{user}/#", topics::USER));
     let filters = [Some(topics::BROADCAST.to_owned()), user]

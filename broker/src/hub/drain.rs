@@ -31,11 +31,8 @@ impl Hub {
 
     /// The sessions that have a connection, the oldest first.
     pub fn connected(&self) -> Vec<Arc<Session>> {
-        // No session is locked while the table is.
-        let all: Vec<_> = self.by_age.lock().values().map(Arc::clone).collect();
-        let connected = all.into_iter();
-        connected
-            .filter(|session| session.lock().link.is_some())
+        let all = self.sessions.all().into_iter();
+        all.filter(|session| session.lock().link.is_some())
             .collect()
     }
 
@@ -48,7 +45,7 @@ impl Hub {
             }
             // As connected, so that its client has some time to come back at the next start;
             // but with an end, which says that what was sent is known.
-            state.ends_at = Some(batch.now.plus_secs(state.expiry_secs));
+            state.ends_at = batch.now.plus_secs(state.expiry_secs);
             state.record(session, batch, Urgency::Later);
             state.dismiss(reason.clone());
             state.expiry_secs == 0 && !session.is_stored()

@@ -191,11 +191,7 @@ impl Hub {
             drop(state);
             self.route_restored(&session, &held, SubRoute::new(&held, overlap));
         }
-        self.sessions
-            .insert(session.client_id.clone(), Arc::clone(&session));
-        self.by_age
-            .lock()
-            .insert(session.number, Arc::clone(&session));
+        self.sessions.insert(&session);
         let mut state = session.lock();
         let was_connected = recovered.record.connected;
         let maybe_sent = was_connected && recovered.record.ends_at.is_none();

@@ -7,6 +7,7 @@
 mod access;
 mod banned;
 mod connect;
+mod directory;
 mod drain;
 mod durable;
 mod idempotency;
@@ -23,7 +24,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwap;
-use bytestring::ByteString;
 use dashmap::DashMap;
 use hashbrown::HashMap;
 use parking_lot::Mutex;
@@ -37,6 +37,7 @@ use crate::router::{Retained, Router};
 use crate::session::{Batch, Bounds, Entry, Group, GroupBounds, GroupName, Plan, Route, Session};
 use crate::store::Store;
 use crate::telemetry::{Drop as DropReason, Metrics, Spans, trace};
+use directory::Directory;
 use idempotency::Window;
 pub use listing::{KnownTopics, Receiver};
 pub use outside::{Page, PublishedRetained};
@@ -84,9 +85,7 @@ pub struct Hub {
     store: Option<Arc<dyn Store>>,
     /// Itself, for what is read from the disk and comes back later.
     me: Weak<Hub>,
-    sessions: DashMap<ByteString, Arc<Session>>,
-    /// The same by age, to be gone through a part at a time.
-    by_age: Mutex<BTreeMap<u64, Arc<Session>>>,
+    sessions: Directory,
     /// The session that a connection belongs to, by the connection's number.
     connections: DashMap<u64, Arc<Session>>,
     groups: Mutex<Groups>,
@@ -144,6 +143,11 @@ struct Groups {
 pub type RouteKey = (u64, u64);
 
 impl Hub {
+    /// Bytes that wait for a client above which its connection is given up.
+    pub fn outbox_hard_bytes(&self) -> usize {
+        self.bounds.load().session.outbox_hard_bytes
+    }
+
     /// A hub without clients. With a store, what must survive a crash is kept there.
     pub fn new(
         bounds: HubBounds,
@@ -162,8 +166,7 @@ impl Hub {
             bounds: ArcSwap::from_pointee(Shared::new(bounds)),
             router,
             retained,
-            sessions: DashMap::new(),
-            by_age: Mutex::default(),
+            sessions: Directory::default(),
             connections: DashMap::new(),
             groups: Mutex::default(),
             backlog_bytes: Arc::default(),
@@ -181,9 +184,7 @@ impl Hub {
 
     /// The session of a client, if there is one.
     pub fn session(&self, client_id: &str) -> Option<Arc<Session>> {
-        self.sessions
-            .get(client_id)
-            .map(|held| Arc::clone(held.value()))
+        self.sessions.get(client_id)
     }
 
     /// Sessions, connected or not.

@@ -163,14 +163,7 @@ impl Hub {
 
     /// At most `limit` sessions behind the one with the number `after`, the oldest first.
     pub fn sessions_page(&self, after: u64, limit: usize) -> Page<Arc<Session>> {
-        let by_age = self.by_age.lock();
-        let mut rest = by_age.range((std::ops::Bound::Excluded(after), std::ops::Bound::Unbounded));
-        let rows: Vec<_> = rest
-            .by_ref()
-            .take(limit)
-            .map(|row| Arc::clone(row.1))
-            .collect();
-        let more = rest.next().is_some();
+        let (rows, more) = self.sessions.page(after, limit);
         let last = rows.last().map(|session| session.number);
         Page {
             rows,

@@ -18,7 +18,7 @@ impl Hub {
     /// not, and drops their wills. Says which tokens they had.
     pub fn revoke(&self, subject: &Subject, batch: &mut Batch) -> (Revoked, Vec<UsedToken>) {
         let is_meant = |session: &Session| match subject {
-            Subject::User(user) => session.user.as_ref() == Some(user),
+            Subject::User(user) => session.user() == Some(user),
             Subject::Client(client) => session.client_id == *client,
             Subject::Token(token) => {
                 let state = session.lock();
@@ -27,10 +27,8 @@ impl Hub {
             }
         };
         // No session is locked while the table is.
-        let sessions = self.sessions.iter().map(|held| Arc::clone(held.value()));
-        let mut meant: Vec<_> = sessions.collect();
+        let mut meant = self.sessions.all();
         meant.retain(|session| is_meant(session));
-        meant.sort_by_key(|session| session.number);
         let (mut revoked, mut tokens) = (Revoked::default(), Vec::new());
         for session in meant {
             let identity = session.lock().identity.clone();

@@ -253,7 +253,6 @@ impl Story {
         let way_back = WayBack::default();
         let link = Link::new(
             number,
-            0,
             hub.metrics.protocol("test"),
             Box::new(recorder),
             Outbox::new(),
@@ -1066,7 +1065,7 @@ fn a_client_that_returns_while_its_old_connection_ends_loses_nothing() {
             "round {round}"
         );
         assert!(
-            state.will_at.is_none() && state.ends_at.is_none(),
+            state.will_at.known().is_none() && state.ends_at.known().is_none(),
             "round {round}"
         );
         assert!(state.subscriptions.contains_key("f/0"), "round {round}");
@@ -1177,7 +1176,7 @@ fn a_temporary_queue_ends_with_its_connection_and_all_that_it_held() {
     });
     let queue = format!(
         "$queue/temp/{}/answers",
-        crate::session::connection_id(0, client.link)
+        crate::session::connection_id(client.link)
     );
     assert_eq!(story.publish(message(&queue, "early", QoS::AtLeastOnce)), 0);
     story.subscribe(&client, request(&queue, QoS::AtLeastOnce));

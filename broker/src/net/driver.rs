@@ -396,7 +396,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             self.net.hub.metrics.publisher_pauses.inc();
             self.pause = Some(Box::pin(async move {
                 // Either is fine: the receiver has read, or it has had its chance.
-                let _ = tokio::time::timeout(pause, slow.drained.notified()).await;
+                let _ = tokio::time::timeout(pause, slow.drained().notified()).await;
             }));
         }
     }
@@ -447,7 +447,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     ) {
         self.home.with(|link| {
             write_close(&reason, &mut link.outbox);
-            link.end.get_or_insert_with(|| reason.clone());
+            link.end.get_or_insert_with(|| Box::new(reason.clone()));
         });
         self.closing = Some(Box::new(reason));
     }
@@ -522,7 +522,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             if web_socket {
                 websocket::close::write(&mut link.outbox, &reason);
             }
-            Some(Box::new(reason))
+            Some(reason)
         });
     }
 
@@ -601,7 +601,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         // Keeps no capacity while idle.
         self.writing = VecDeque::new();
         if let Some(session) = self.home.session() {
-            session.drained.notify_waiters();
+            session.emptied();
             if session.lock().has_more() {
                 self.pump();
             }
@@ -678,7 +678,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             return stall;
         }
         let (next, due) = self.home.with(|link| {
-            let due = (link.due != Link::NEVER).then_some(link.due);
+            let due = link.due.known();
             (link.connection.next_timeout(), due)
         });
         let now = self.net.clock.now();

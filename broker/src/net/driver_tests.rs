@@ -208,7 +208,6 @@ impl Stage {
         let socket = Socket::default();
         let link = Link::new(
             number,
-            0,
             net.hub.metrics.protocol("test"),
             Box::new(Letters),
             Outbox::new(),

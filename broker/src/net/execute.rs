@@ -412,6 +412,7 @@ impl Step<'_> {
     ) {
         let now = self.batch.now;
         let mut more = Vec::new();
+        let limit = self.net.hub.outbox_hard_bytes();
         home.with(|link| {
             for reply in ready {
                 self.net.hub.metrics.replied(link.metrics.name, &reply);
@@ -427,7 +428,7 @@ impl Step<'_> {
                     connection.reply(reply, now, out);
                 });
             }
-            link.bound();
+            link.bound(limit);
         });
         self.further(home, more, replies);
     }

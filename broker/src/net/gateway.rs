@@ -19,6 +19,7 @@ use super::http::{Agreed, agree, close, hand_over, named_by_path, refused, value
 use super::{Ends, Net};
 use crate::auth::{Answer, Credentials, Door, token_of_request};
 use crate::functions::{Admitted, Asking, Caller, Functions, GATEWAY, Rejected, Upgrade};
+use crate::session::connection_id;
 
 /// An empty text message as a client sends it (RFC 6455 §5.2, masked with zeros). It stands for the
 /// login, which was the upgrade.
@@ -135,7 +136,7 @@ async fn asking(
     let host = text(header::HOST).unwrap_or_default();
     Asking {
         caller: Caller {
-            connection_id: net.connection_id(number),
+            connection_id: connection_id(number).into(),
             connected_at: net.clock.now(),
             domain: functions.domain(&host),
             stage: functions.stage().to_owned(),

@@ -16,7 +16,7 @@ use protocols::{Command, Reply};
 
 use super::execute::{Home, Replies, Step};
 use crate::auth::{Answer, Asking, Credentials, Door, Identity};
-use crate::session::{Link, Session};
+use crate::session::Session;
 use crate::telemetry::Untrusted;
 
 /// What a connection keeps until its login, or while it waits. Most have none.
@@ -254,7 +254,7 @@ impl Step<'_> {
             return self.refreshed(home, session, asked, Err(refusal), replies);
         }
         let credentials = Credentials::of_refresh(credentials, session.client_id.clone());
-        match auth.refresh(credentials, session.user.clone()) {
+        match auth.refresh(credentials, session.user().cloned()) {
             Answer::Now(answer) => self.refreshed(home, session, asked, answer, replies),
             Answer::Later(asking) => home.gate.wait(asking, About::Refresh(asked)),
         }
@@ -307,5 +307,5 @@ impl Step<'_> {
 
 /// When a connection has to look at its credentials first: to warn, or to end.
 pub(super) fn first_due(warning: Option<Timestamp>, identity: &Identity) -> Timestamp {
-    warning.or(identity.expires_at).unwrap_or(Link::NEVER)
+    warning.or(identity.expires_at).unwrap_or(Timestamp::NEVER)
 }

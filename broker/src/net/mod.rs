@@ -26,7 +26,6 @@ mod throttle;
 mod timers;
 mod tls;
 
-use std::hash::{BuildHasher, Hasher};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
@@ -36,7 +35,6 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::BytesMut;
 use bytestring::ByteString;
-use foldhash::quality::RandomState;
 use parking_lot::Mutex;
 use protocols::connection::{CloseReason, Open, Protocol, Secret};
 use protocols::websocket::deflate::Deflate;
@@ -60,7 +58,7 @@ use crate::functions::{Functions, Visit};
 use crate::guard::MemoryBounds;
 use crate::http::{Api, DrainWish};
 use crate::hub::Hub;
-use crate::session::{Batch, Link, Origin, connection_id};
+use crate::session::{Batch, Carrier, Link, Origin, connection_id};
 use crate::telemetry::{Counter, Transport, Untrusted, trace};
 use driver::{Driver, Ended, WebSocket};
 
@@ -84,8 +82,6 @@ pub struct Net {
     pub api: Api,
     /// Functions, if any are configured.
     pub functions: OnceLock<Arc<Functions>>,
-    /// Random part of connection identifiers, so that they differ between runs.
-    run: u64,
 }
 
 /// Settings that a reload of the configuration may change, for new connections.
@@ -170,7 +166,6 @@ impl Net {
             tls: Tls::default(),
             api: Api::default(),
             functions: OnceLock::new(),
-            run: RandomState::default().build_hasher().finish(),
         }
     }
 
@@ -248,11 +243,6 @@ impl Net {
         }
     }
 
-    /// The name of a connection, which no other connection has or had.
-    fn connection_id(&self, number: u64) -> ByteString {
-        connection_id(self.run, number).into()
-    }
-
     fn open(
         &self,
         number: u64,
@@ -263,7 +253,7 @@ impl Net {
         let open_at = self.clock.now();
         let open = Open {
             subprotocol: arrival.subprotocol,
-            connection_id: self.connection_id(number),
+            connection_id: connection_id(number).into(),
             limits: Arc::clone(&live.limits),
             now: open_at,
         };
@@ -282,7 +272,6 @@ impl Net {
         let way_back = Arc::new(Mutex::new(None));
         let mut link = Link::new(
             number,
-            self.run,
             self.hub.metrics.protocol(protocol.name()),
             match &arrival.visit {
                 Some(visit) => visit.guest().connection(),
@@ -291,7 +280,7 @@ impl Net {
             outbox,
             way_back,
         );
-        link.origin = Origin::new(arrival.peer, arrival.transport.as_str(), open_at);
+        link.origin = Origin::new(arrival.peer, Carrier::Socket(arrival.transport), open_at);
         (link, web_socket)
     }
 }

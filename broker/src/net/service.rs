@@ -34,7 +34,6 @@ impl Net {
         let number = self.admission.number();
         let mut link = Link::new(
             number,
-            self.run,
             self.hub.metrics.protocol("function"),
             connection,
             Outbox::new(),

@@ -14,9 +14,9 @@ fn an_idle_connection_is_small() {
     let parts = [
         ("task", size_of::<Serving<TcpStream>>() + TASK, 384),
         ("driver", size_of::<Driver<TcpStream>>(), 248),
-        ("link", size_of::<Link>(), 344),
+        ("link", size_of::<Link>(), 264),
         // With the counters of its `Arc`.
-        ("session", size_of::<Session>() + 16, 792),
+        ("session", size_of::<Session>() + 16, 640),
         ("web socket", size_of::<WebSocket>(), 160),
     ];
     for (part, bytes, most) in parts {

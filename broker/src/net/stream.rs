@@ -20,7 +20,7 @@ use super::timers::TimerId;
 use super::{Ends, Net};
 use crate::auth::Identity;
 use crate::http::StreamPlace;
-use crate::session::{Batch, Link, Origin, Session};
+use crate::session::{Batch, Carrier, Link, Origin, Session};
 use crate::telemetry::{ProtocolMetrics, Transport, Untrusted};
 
 /// When an HTTP connection last gave bytes of a stream to its socket, if some wait there; shared by
@@ -71,13 +71,12 @@ impl Net {
         let metrics = self.hub.metrics.protocol("sse");
         let mut link = Link::new(
             number,
-            self.run,
             Arc::clone(&metrics),
             connection,
             Outbox::new(),
             Arc::default(),
         );
-        link.origin = Origin::new(ends.peer, "http", batch.now);
+        link.origin = Origin::new(ends.peer, Carrier::Http, batch.now);
         let mut home = Home::new(link);
         let warns_at = self.auth.load().warns_at(&identity);
         home.with(|link| link.due = first_due(warns_at, &identity));
@@ -158,7 +157,7 @@ impl EventBody {
         let Some(session) = self.home.session() else {
             return;
         };
-        session.drained.notify_waiters();
+        session.emptied();
         if session.lock().has_more() {
             self.pump();
         }
@@ -207,7 +206,7 @@ impl EventBody {
                 return None;
             }
             link.sleep(cx.waker(), false);
-            let due = (link.due != Link::NEVER).then_some(link.due);
+            let due = link.due.known();
             let next = link.connection.next_timeout();
             Some(next.into_iter().chain(due).min())
         });
@@ -246,8 +245,8 @@ impl Drop for EventBody {
         let (_, slot) = self.home.slot();
         let link = slot.lock().take();
         drop(link);
-        let reason = reason
-            .unwrap_or_else(|| CloseReason::new(Cause::Lost, "the client closed the connection"));
+        let lost = || CloseReason::new(Cause::Lost, "the client closed the connection");
+        let reason = reason.map_or_else(lost, |reason| *reason);
         self.metrics.connections(Transport::Tcp).dec();
         if let (Some(session), Some(functions)) = (self.home.session(), self.net.functions.get()) {
             functions.left(&session.client_id, self.number, &reason);

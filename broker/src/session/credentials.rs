@@ -8,7 +8,7 @@ use protocols::connection::{Cause, CloseReason, Matched, Notice, Overlap, topics
 use protocols::model::{Message, QoS, Timestamp, Topic};
 use smallvec::SmallVec;
 
-use super::{Link, State};
+use super::State;
 use crate::auth::{Identity, Method};
 
 impl State {
@@ -38,7 +38,7 @@ impl State {
         }
         let end = self.identity.as_ref().and_then(|who| who.expires_at);
         match end {
-            None => link.due = Link::NEVER,
+            None => link.due = Timestamp::NEVER,
             Some(end) if end <= now => {
                 let detail = "the credentials have expired";
                 link.close(CloseReason::new(Cause::Expired, detail));

@@ -469,7 +469,7 @@ impl State {
         if link.outbox.is_empty() {
             return;
         }
-        link.bound();
+        link.bound(self.bounds.outbox_hard_bytes);
         if let Some(waker) = link.take_writer() {
             batch.wake(waker);
         }

@@ -1,9 +1,11 @@
 //! A client's connection as its session sees it.
 
+use std::hash::{BuildHasher as _, Hasher as _};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::task::Waker;
 
+use foldhash::quality::RandomState;
 use parking_lot::Mutex;
 use protocols::connection::{Cause, CloseReason, Connection};
 use protocols::model::{Message, Timestamp};
@@ -11,7 +13,7 @@ use protocols::{Command, Outbox, Output};
 
 use crate::guard::Place;
 use crate::store::Seq;
-use crate::telemetry::{ProtocolMetrics, moment_us};
+use crate::telemetry::{ProtocolMetrics, Transport, moment_us};
 
 /// The connection side of a session: the protocol's state machine and what it has written.
 ///
@@ -20,8 +22,6 @@ use crate::telemetry::{ProtocolMetrics, moment_us};
 pub struct Link {
     /// Unique among all connections of this process.
     pub id: u64,
-    /// The broker's run that it belongs to, see [`Link::connection_id`].
-    pub run: u64,
     /// The counters of its protocol.
     pub metrics: Arc<ProtocolMetrics>,
     /// The state machine.
@@ -32,10 +32,8 @@ pub struct Link {
     pub sleeper: Option<Waker>,
     /// Whether the task sleeps because its socket takes nothing: more to write does not help it.
     pub stalled: bool,
-    /// Bytes in the outbox above which the connection is given up.
-    pub hard_bytes: usize,
-    /// Set when the connection is over.
-    pub end: Option<CloseReason>,
+    /// Set when the connection is over; in a box, as it is once in its life.
+    pub end: Option<Box<CloseReason>>,
     /// Whether its task is to see what the session has for it, see [`Link::nudge`].
     pub nudged: bool,
     /// Nothing is written before this unit is on disk: the login that made it promises a session.
@@ -46,7 +44,7 @@ pub struct Link {
     pub gap: u32,
     /// How many more batches this client may hold up before it is left to itself.
     pub patience: u16,
-    /// When its client's credentials have to be looked at next, or [`Link::NEVER`].
+    /// When its client's credentials have to be looked at next, or [`Timestamp::NEVER`].
     pub due: Timestamp,
     /// Where the session puts the link when it lets go.
     pub way_back: WayBack,
@@ -62,8 +60,8 @@ pub struct Origin {
     /// The client's address and port, without what IPv6 has beside them: an idle connection is
     /// little else than this.
     peer: Option<(IpAddr, u16)>,
-    /// What carries it: `tcp`, `tls`, `ws`, `wss` or `http`.
-    pub transport: &'static str,
+    /// What carries it.
+    pub carrier: Carrier,
     /// Protocol and version, once the client was let in: `mqtt 5`.
     pub protocol: &'static str,
     /// When it began.
@@ -72,12 +70,35 @@ pub struct Origin {
     pub active_at: Timestamp,
 }
 
+/// What carries a connection, for those who ask.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Carrier {
+    /// A socket of its own.
+    Socket(Transport),
+    /// The answer to an HTTP request.
+    Http,
+    /// Nothing: a client inside the broker.
+    #[default]
+    Inside,
+}
+
+impl Carrier {
+    /// As people read it: `tcp`, `tls`, `ws`, `wss`, `http` or `none`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Socket(transport) => transport.as_str(),
+            Self::Http => "http",
+            Self::Inside => "none",
+        }
+    }
+}
+
 impl Origin {
     /// Of a connection that is made now.
-    pub fn new(peer: SocketAddr, transport: &'static str, now: Timestamp) -> Self {
+    pub fn new(peer: SocketAddr, carrier: Carrier, now: Timestamp) -> Self {
         Self {
             peer: Some((peer.ip(), peer.port())),
-            transport,
+            carrier,
             protocol: "",
             opened_at: now,
             active_at: now,
@@ -88,7 +109,7 @@ impl Origin {
     pub fn inside(now: Timestamp) -> Self {
         Self {
             peer: None,
-            transport: "none",
+            carrier: Carrier::Inside,
             protocol: "",
             opened_at: now,
             active_at: now,
@@ -114,13 +135,9 @@ pub type WayBack = Arc<Mutex<Option<Box<Link>>>>;
 pub const PATIENCE: u16 = 16;
 
 impl Link {
-    /// No time.
-    pub const NEVER: Timestamp = Timestamp(u64::MAX);
-
     /// A link of a connection that was just opened.
     pub fn new(
         id: u64,
-        run: u64,
         metrics: Arc<ProtocolMetrics>,
         connection: Box<dyn Connection>,
         outbox: Outbox,
@@ -128,20 +145,18 @@ impl Link {
     ) -> Self {
         Self {
             id,
-            run,
             metrics,
             connection,
             outbox,
             sleeper: None,
             stalled: false,
-            hard_bytes: usize::MAX,
             end: None,
             nudged: false,
             cork: 0,
             oldest_us: 0,
             gap: 0,
             patience: PATIENCE,
-            due: Self::NEVER,
+            due: Timestamp::NEVER,
             way_back,
             place: None,
             origin: Origin::default(),
@@ -150,7 +165,7 @@ impl Link {
 
     /// Its name, see [`protocols::connection::Open::connection_id`].
     pub fn connection_id(&self) -> String {
-        connection_id(self.run, self.id)
+        connection_id(self.id)
     }
 
     /// Runs the state machine with a place for what it puts out.
@@ -159,12 +174,15 @@ impl Link {
         commands: &mut Vec<Command>,
         step: impl FnOnce(&mut dyn Connection, &mut Output<'_>) -> R,
     ) -> R {
+        let mut end = self.end.take().map(|end| *end);
         let mut output = Output {
             outbox: &mut self.outbox,
             commands,
-            close: &mut self.end,
+            close: &mut end,
         };
-        step(self.connection.as_mut(), &mut output)
+        let result = step(self.connection.as_mut(), &mut output);
+        self.end = end.map(Box::new);
+        result
     }
 
     /// A message was written into the outbox. What a new subscriber gets of retained messages has
@@ -211,10 +229,9 @@ impl Link {
         self.sleeper.take()
     }
 
-    /// Gives the connection up if its client leaves too much unread. Only the last words are kept
+    /// Gives the connection up if its client leaves more than `limit` bytes unread. Only the last words are kept
     /// of what was not given to the socket.
-    pub fn bound(&mut self) {
-        let limit = self.hard_bytes;
+    pub fn bound(&mut self, limit: usize) {
         if self.end.is_some() || self.outbox.len() <= limit {
             return;
         }
@@ -230,7 +247,7 @@ impl Link {
     pub fn close(&mut self, reason: CloseReason) {
         if self.end.is_none() {
             self.connection.close(&reason, &mut self.outbox);
-            self.end = Some(reason);
+            self.end = Some(Box::new(reason));
         }
     }
 
@@ -246,8 +263,10 @@ impl Link {
 }
 
 /// The name of a connection: unique among all of all runs of the broker.
-pub fn connection_id(run: u64, number: u64) -> String {
-    format!("{:012x}-{number}", run & 0xffff_ffff_ffff)
+pub fn connection_id(number: u64) -> String {
+    /// Names this run.
+    static RUN: LazyLock<u64> = LazyLock::new(|| RandomState::default().build_hasher().finish());
+    format!("{:012x}-{number}", *RUN & 0xffff_ffff_ffff)
 }
 
 impl std::fmt::Debug for Link {

@@ -18,7 +18,7 @@ mod record;
 mod route;
 mod spill;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytestring::ByteString;
 use hashbrown::HashMap;
@@ -35,7 +35,7 @@ pub use batch::{Batch, Queue};
 pub use delivery::{Offer, Outcome, Settled, Taken, Terms};
 pub use group::{Group, GroupBounds, GroupName, TEMPORARY};
 pub use lane::{Dropped, Entry, Lane, Share};
-pub use link::{Link, Origin, PATIENCE, WayBack, connection_id};
+pub use link::{Carrier, Link, Origin, PATIENCE, WayBack, connection_id};
 pub use record::Restart;
 pub use route::{Plan, Route, SubRoute, Target};
 pub use spill::{Spill, Wish};
@@ -52,12 +52,11 @@ pub struct Session {
     pub number: u64,
     /// The client's name.
     pub client_id: ByteString,
-    /// The user that it was recognised as.
-    pub user: Option<ByteString>,
+    user: Option<Box<ByteString>>,
     /// Who its client is and what it may do.
     pub rights: Rights,
-    /// Told when its outbox was emptied.
-    pub drained: Notify,
+    /// Told when its outbox was emptied; made for the first publisher that waits for it.
+    drained: OnceLock<Box<Notify>>,
     /// Where it is kept, if it outlives its connections.
     pub store: Option<Arc<dyn Store>>,
     /// Held by the connection that has the session while it carries out what it has read: who
@@ -99,14 +98,15 @@ pub struct State {
     pub subscriptions: HashMap<ByteString, Subscription>,
     /// Seconds that it outlives its connection.
     pub expiry_secs: u32,
-    /// When it ends, while it has no connection.
-    pub ends_at: Option<Timestamp>,
+    /// When it ends, while it has no connection, or [`Timestamp::NEVER`].
+    pub ends_at: Timestamp,
     /// What to publish if the connection ends without a good-bye.
     pub will: Option<Box<Will>>,
-    /// When the will is due, while the client is away.
-    pub will_at: Option<Timestamp>,
-    /// When the hub looks after it next, if it is in the hub's list of deadlines.
-    pub watched: Option<Timestamp>,
+    /// When the will is due, while the client is away, or [`Timestamp::NEVER`].
+    pub will_at: Timestamp,
+    /// When the hub looks after it next, or [`Timestamp::NEVER`] if it is not in the hub's list of
+    /// deadlines.
+    pub watched: Timestamp,
     /// What several matching subscriptions mean.
     pub overlap: Overlap,
     /// Packet identifiers of QoS 2 publishes that were accepted and not released.
@@ -166,10 +166,10 @@ impl Session {
             ended: false,
             subscriptions: HashMap::new(),
             expiry_secs: 0,
-            ends_at: None,
+            ends_at: Timestamp::NEVER,
             will: None,
-            will_at: None,
-            watched: None,
+            will_at: Timestamp::NEVER,
+            watched: Timestamp::NEVER,
             overlap: Overlap::Merge,
             accepted: Accepted::default(),
             retained: Vec::new(),
@@ -187,12 +187,34 @@ impl Session {
         Self {
             number,
             client_id,
-            user,
+            user: user.map(Box::new),
             rights: Rights::default(),
-            drained: Notify::new(),
+            drained: OnceLock::new(),
             store,
             turn: Mutex::default(),
             state: Mutex::new(state),
+        }
+    }
+
+    /// The user that it was recognised as.
+    pub fn user(&self) -> Option<&ByteString> {
+        self.user.as_deref()
+    }
+
+    /// The same, as text.
+    pub fn user_name(&self) -> Option<&str> {
+        self.user().map(|user| &**user)
+    }
+
+    /// Told when the outbox is emptied: for publishers that wait for a slow client.
+    pub fn drained(&self) -> &Notify {
+        self.drained.get_or_init(Box::default)
+    }
+
+    /// The outbox is empty.
+    pub fn emptied(&self) {
+        if let Some(drained) = self.drained.get() {
+            drained.notify_waiters();
         }
     }
 
@@ -216,8 +238,7 @@ impl Session {
 
 impl State {
     /// Gives the session a connection.
-    pub fn attach(&mut self, mut link: Box<Link>) -> &mut Link {
-        link.hard_bytes = self.bounds.outbox_hard_bytes;
+    pub fn attach(&mut self, link: Box<Link>) -> &mut Link {
         self.link.insert(*link)
     }
 
@@ -336,11 +357,19 @@ impl State {
         Some((old, left))
     }
 
+    /// The client is away from now on and has `secs` to come back.
+    pub fn end_after(&mut self, now: Timestamp, secs: u32) {
+        self.ends_at = match secs {
+            u32::MAX => Timestamp::NEVER,
+            _ => now.plus_secs(secs),
+        };
+    }
+
     /// Ends the session: what it held is returned, for groups.
     pub fn end(&mut self) -> (Vec<Subscription>, Vec<Entry>) {
         self.ended = true;
-        self.ends_at = None;
-        self.will_at = None;
+        self.ends_at = Timestamp::NEVER;
+        self.will_at = Timestamp::NEVER;
         let mut entries = Vec::new();
         for lane in &mut self.lanes {
             entries.extend(lane.drain());

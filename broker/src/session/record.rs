@@ -58,11 +58,11 @@ impl State {
         let record = SessionRecord {
             number: me.number,
             client_id: me.client_id.clone(),
-            user: me.user.clone(),
+            user: me.user().cloned(),
             expiry_secs: self.expiry_secs,
             connected: self.link.is_some(),
-            ends_at: self.ends_at,
-            will_at: self.will_at,
+            ends_at: self.ends_at.known(),
+            will_at: self.will_at.known(),
             will: self.will.as_deref().map(will_record),
             overlap: self.overlap,
             window: self.own_window(),
@@ -241,8 +241,8 @@ impl State {
         self.accepted.extend(recovered.accepted.iter().copied());
         self.set_window(record.window, true);
         self.will = record.will.as_ref().map(will);
-        self.will_at = record.will_at;
-        self.ends_at = record.ends_at;
+        self.will_at = record.will_at.unwrap_or(Timestamp::NEVER);
+        self.ends_at = record.ends_at.unwrap_or(Timestamp::NEVER);
         if record.connected {
             self.lose(restart);
         }
@@ -257,11 +257,11 @@ impl State {
         } else {
             expiry.max(restart.grace_secs)
         };
-        self.ends_at = (expiry != u32::MAX).then(|| restart.now.plus_secs(away));
+        self.end_after(restart.now, away);
         if let Some(will) = &mut self.will {
             will.delay_secs = will.delay_secs.max(restart.grace_secs);
             let delay = will.delay_secs.min(away);
-            self.will_at = Some(restart.now.plus_secs(delay));
+            self.will_at = restart.now.plus_secs(delay);
         }
     }
 

@@ -618,6 +618,7 @@ const fn is_protocol_error(cause: Cause) -> bool {
         Cause::Normal
         | Cause::Lost
         | Cause::Refused
+        | Cause::Unavailable
         | Cause::Unauthorized
         | Cause::Quota
         | Cause::LoginTimeout

@@ -57,7 +57,7 @@ impl Story {
     /// A client of the user `ann` that has logged in.
     pub(crate) fn connect(&mut self, tongue: Tongue) -> Client {
         self.links += 1;
-        let id = broker::session::connection_id(0, self.links);
+        let id = broker::session::connection_id(self.links);
         let protocol = tongue.protocol();
         let open = Open {
             subprotocol: None,
@@ -67,7 +67,6 @@ impl Story {
         };
         let mut link = Box::new(Link::new(
             self.links,
-            0,
             self.hub.metrics.protocol(protocol.name()),
             protocol.open(open),
             Outbox::new(),

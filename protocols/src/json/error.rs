@@ -153,6 +153,7 @@ pub(super) const fn reason(cause: Cause) -> &'static str {
         Cause::Normal => "normal",
         Cause::Lost => "lost",
         Cause::Refused => "refused",
+        Cause::Unavailable => "unavailable",
         Cause::Unauthorized => "unauthorized",
         Cause::Malformed => "malformed",
         Cause::ProtocolError => "protocolError",

@@ -11,6 +11,15 @@ use std::time::Duration;
 pub struct Timestamp(pub u64);
 
 impl Timestamp {
+    /// No time: later than all.
+    pub const NEVER: Self = Self(u64::MAX);
+
+    /// The time, unless it is [`Timestamp::NEVER`].
+    #[inline]
+    pub fn known(self) -> Option<Self> {
+        (self != Self::NEVER).then_some(self)
+    }
+
     /// Time passed since `earlier`; zero if `earlier` lies ahead.
     #[inline]
     pub const fn since(self, earlier: Self) -> Duration {

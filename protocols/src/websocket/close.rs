@@ -10,6 +10,7 @@
 //! | `Refused`, `Quota`, `Rate`, `ReceiveMaximum`, `SlowConsumer`, `Administrative` | 1008 | policy |
 //! | `TooLarge` | 1009 | message too big |
 //! | `Internal`, `Io` | 1011 | an error of ours |
+//! | `Unavailable` | 1013 | try again later |
 //! | `Unauthorized`, `Expired` | 4401 | credentials that are not good, or no longer (HTTP 401) |
 //! | `LoginTimeout`, `KeepAliveTimeout` | 4408 | silent for too long (HTTP 408) |
 //! | `TakenOver` | 4409 | another connection has the session (HTTP 409) |
@@ -40,6 +41,7 @@ pub const fn code(cause: Cause) -> u16 {
         | Cause::Administrative => 1008,
         Cause::TooLarge => 1009,
         Cause::Internal | Cause::Io => 1011,
+        Cause::Unavailable => 1013,
         Cause::Unauthorized | Cause::Expired => 4401,
         Cause::LoginTimeout | Cause::KeepAliveTimeout => 4408,
         Cause::TakenOver => 4409,
@@ -113,6 +115,7 @@ mod tests {
             (Cause::Normal, 1000),
             (Cause::Lost, 1000),
             (Cause::Refused, 1008),
+            (Cause::Unavailable, 1013),
             (Cause::Malformed, 1002),
             (Cause::ProtocolError, 1002),
             (Cause::WrongType, 1003),

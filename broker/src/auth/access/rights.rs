@@ -43,9 +43,15 @@ pub struct Rights {
 #[derive(Debug, Default)]
 struct Inner {
     standing: Option<Standing>,
+    /// What follows from the standing, once it was asked for.
+    known: Option<Box<Conclusions>>,
+}
+
+#[derive(Debug, Default)]
+struct Conclusions {
     /// The client as it is written down with what it publishes to be kept.
     source: Option<Arc<str>>,
-    verdicts: Option<Box<Verdicts>>,
+    verdicts: Verdicts,
 }
 
 /// The last verdicts, each in the place that its topic has.
@@ -64,8 +70,7 @@ impl Rights {
     pub fn set(&self, standing: Standing) -> Option<Standing> {
         let mut inner = self.inner.lock();
         let restricted = standing.permissions.is_some();
-        inner.verdicts = None;
-        inner.source = None;
+        inner.known = None;
         let old = inner.standing.replace(standing);
         self.restricted.store(restricted, Ordering::Release);
         old
@@ -79,16 +84,14 @@ impl Rights {
     /// The client as it is written down with messages that are kept, so that its right to publish
     /// them can be asked again; `None` if nothing is known of it and it may do everything.
     pub fn source(&self, client_id: &str) -> Option<Arc<str>> {
-        let mut inner = self.inner.lock();
+        let inner = &mut *self.inner.lock();
         let standing = inner.standing.as_ref()?;
         if standing.permissions.is_none() && standing.who.method == Method::Anonymous {
             return None;
         }
-        if inner.source.is_none() {
-            let text = stored::write(&standing.who, client_id, standing.protocol);
-            inner.source = Some(text.into());
-        }
-        inner.source.clone()
+        let source = &mut inner.known.get_or_insert_default().source;
+        let written = || stored::write(&standing.who, client_id, standing.protocol).into();
+        Some(Arc::clone(source.get_or_insert_with(written)))
     }
 
     /// The version of the rules that it follows.
@@ -141,7 +144,7 @@ impl Inner {
         if topic.as_str().len() > TOPIC_BYTES {
             return permissions.may(action, topic);
         }
-        let slot = &mut self.verdicts.get_or_insert_default().0[place(action, topic)];
+        let slot = &mut self.known.get_or_insert_default().verdicts.0[place(action, topic)];
         if let Some(known) = slot
             && known.action == action
             && *known.topic == *topic.as_str()

@@ -106,6 +106,7 @@ pub(super) const fn disconnect(cause: Cause) -> Option<ReasonCode> {
         Cause::Shutdown => ReasonCode::ServerShuttingDown,
         Cause::Administrative => ReasonCode::AdministrativeAction,
         Cause::Rate => ReasonCode::MessageRateTooHigh,
+        Cause::Unavailable => ReasonCode::ServerBusy,
         Cause::Internal => ReasonCode::UnspecifiedError,
     })
 }

@@ -141,6 +141,7 @@ pub(super) fn last_words(cause: Cause) -> Option<&'static str> {
         Cause::Refused | Cause::Unauthorized => "Access refused",
         Cause::Malformed | Cause::NotUtf8 => "Malformed frame",
         Cause::ProtocolError => "Protocol error",
+        Cause::Unavailable => "Server unavailable",
         Cause::WrongType => "Wrong WebSocket message type",
         Cause::TooLarge => "Frame too large",
         Cause::ReceiveMaximum => "Too many unacknowledged messages",
