@@ -11,6 +11,7 @@ mod directory;
 mod drain;
 mod durable;
 mod idempotency;
+mod leave;
 mod listing;
 mod outside;
 mod publish;

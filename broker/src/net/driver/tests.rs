@@ -1,11 +1,14 @@
 //! The driver on a socket of the test's own, turned by hand.
 
+use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Wake, Waker};
+use std::time::Duration;
 
 use protocols::connection::{Connect, Connection, Delivered};
 use protocols::outbox::FrameType;
 use protocols::{Delivery, Limits, Outbox, Output, Reply};
+use tokio::io::ReadBuf;
 
 use super::*;
 use crate::clock::Clock;

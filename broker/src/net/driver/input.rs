@@ -1,0 +1,269 @@
+//! What comes in: read, taken out of its WebSocket frames, given to the connection, carried out.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use protocols::connection::{Cause, CloseReason};
+use protocols::websocket::frame::OpCode;
+use protocols::websocket::{self, Event};
+use protocols::{Command, Outbox};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::super::execute::Step;
+use super::super::login::Answered;
+use super::super::throttle::TooFast;
+use super::{COMMANDS, Driver, READ_BUFFER, READ_BYTES, WebSocket};
+use crate::session::Batch;
+
+/// Answers that may wait for the disk before nothing more is read from their client.
+const HELD_MAX: usize = 16 * 1024;
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
+    /// Goes on where something had to be asked about the client's credentials, with what it has
+    /// sent meanwhile.
+    pub(super) fn go_on(&mut self, answered: Answered) {
+        let mut batch = Batch::new(self.net.clock.now());
+        Step {
+            net: &self.net,
+            batch: &mut batch,
+        }
+        .go_on(&mut self.home, answered);
+        self.notice_end();
+        match self.web_socket.take() {
+            Some(mut web_socket) if web_socket.whole => {
+                let mut rest = std::mem::take(&mut self.pending);
+                self.unframe(&mut web_socket, &mut rest, &mut batch);
+                self.web_socket = Some(web_socket);
+            }
+            web_socket => {
+                self.web_socket = web_socket;
+                if !self.pending.is_empty() {
+                    self.feed(&[], &mut batch);
+                }
+            }
+        }
+        self.end_batch(batch);
+    }
+
+    /// Whether the client must wait with what it asks for next, because the disk does not keep up.
+    pub(super) fn is_held_up(&self) -> bool {
+        let held = self.home.held();
+        let pressed = || self.net.hub.store().is_some_and(|store| store.is_pressed());
+        held > HELD_MAX || (held > 0 && pressed())
+    }
+
+    /// Reads once into the thread's buffer and works through what came.
+    pub(super) fn read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut buffer = READ_BUFFER.take();
+        if buffer.is_empty() {
+            buffer.resize(READ_BYTES, 0);
+        }
+        let mut into = ReadBuf::new(&mut buffer);
+        let result = Pin::new(&mut self.socket).poll_read(cx, &mut into);
+        let length = into.filled().len();
+        if matches!(result, Poll::Ready(Ok(()))) && length > 0 {
+            self.take_in(&mut buffer[..length]);
+        }
+        READ_BUFFER.set(buffer);
+        match ready!(result) {
+            // TLS that ends without a word. The protocols tell for themselves what is whole.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Poll::Ready(Ok(0)),
+            result => Poll::Ready(result.map(|()| length)),
+        }
+    }
+
+    /// Works through what came from the socket: one batch.
+    pub(super) fn take_in(&mut self, input: &mut [u8]) {
+        let bytes = input.len() as u64;
+        self.metrics.bytes_received.add(bytes);
+        if self.home.session().is_none() {
+            self.net.admission.received(self.home.slot().0, input.len());
+        }
+        self.net.stir();
+        let mut batch = Batch::new(self.net.clock.now());
+        match self.web_socket.take() {
+            None => self.feed(input, &mut batch),
+            Some(mut web_socket) => {
+                self.unframe(&mut web_socket, input, &mut batch);
+                self.web_socket = Some(web_socket);
+            }
+        }
+        self.slow_down(bytes, &batch);
+        self.end_batch(batch);
+    }
+
+    /// Counts what came against the client's rates.
+    pub(super) fn slow_down(&mut self, bytes: u64, batch: &Batch) {
+        if batch.received() > 0
+            && let Some(pause) = self.net.hub.guard.memory.pause()
+        {
+            self.pause = Some(Box::pin(tokio::time::sleep(pause)));
+        }
+        let Some(throttle) = &mut self.throttle else {
+            return;
+        };
+        let protection = &self.net.hub.metrics.protection;
+        match throttle.spend(&self.live.throttling, (batch.received(), bytes), batch.now) {
+            Some(TooFast::Messages) => protection.messages_slowed.inc(),
+            Some(TooFast::Bytes) => protection.bytes_slowed.inc(),
+            None => {}
+        }
+    }
+
+    /// Whether nothing is read because the client sends too fast. One that does so for too long is
+    /// closed.
+    pub(super) fn is_throttled(&mut self) -> bool {
+        let Some(throttle) = &self.throttle else {
+            return false;
+        };
+        let held = throttle.holds(&self.live.throttling, self.net.clock.now());
+        held.unwrap_or_else(|reason| {
+            self.home.with(|link| link.close(reason));
+            true
+        })
+    }
+
+    pub(super) fn end_batch(&mut self, mut batch: Batch) {
+        let pressed = batch.take_pressed();
+        batch.settle_received(&self.metrics);
+        batch.finish(&self.net.hub.metrics);
+        if let Some(slow) = pressed.into_iter().next()
+            && self.live.pause > Duration::ZERO
+        {
+            let pause = self.live.pause;
+            self.net.hub.metrics.publisher_pauses.inc();
+            self.pause = Some(Box::pin(async move {
+                // Either is fine: the receiver has read, or it has had its chance.
+                let _ = tokio::time::timeout(pause, slow.drained().notified()).await;
+            }));
+        }
+    }
+
+    pub(super) fn unframe(
+        &mut self,
+        web_socket: &mut WebSocket,
+        input: &mut [u8],
+        batch: &mut Batch,
+    ) {
+        let mut rest = input;
+        while self.closing.is_none() {
+            if web_socket.whole && self.home.gate.is_waiting() {
+                // A message is used up whole, and nobody takes one now.
+                self.pending.extend_from_slice(rest);
+                return;
+            }
+            match web_socket.decoder.decode(&mut rest, batch.now) {
+                Ok(None) => break,
+                Ok(Some(Event::Data { bytes, .. })) if web_socket.whole => {
+                    self.receive(bytes, batch);
+                }
+                Ok(Some(Event::Data { bytes, .. })) => self.feed(bytes, batch),
+                Ok(Some(Event::Ping(payload))) => self.home.with(|link| {
+                    link.outbox.control(OpCode::Pong, payload);
+                }),
+                Ok(Some(Event::Pong(_))) => {}
+                Ok(Some(Event::Close { code, reason })) => {
+                    let detail = format!("the client closed the WebSocket {code:?} {reason:?}");
+                    let reason = CloseReason::new(Cause::Normal, detail);
+                    self.end_web_socket(reason, |_, outbox| {
+                        websocket::close::answer(outbox, code);
+                    });
+                }
+                Err(fault) => self.end_web_socket(fault, |fault, outbox| {
+                    websocket::close::write(outbox, fault);
+                }),
+            }
+            if self.home.session().is_some() {
+                web_socket
+                    .decoder
+                    .set_message_bytes(self.live.limits.packet_bytes);
+            }
+        }
+    }
+
+    /// Ends the connection with WebSocket's close frame. The link learns of it at once: a message
+    /// that is delivered while the frame waits to be written must not come behind it.
+    pub(super) fn end_web_socket(
+        &mut self,
+        reason: CloseReason,
+        write_close: impl FnOnce(&CloseReason, &mut Outbox),
+    ) {
+        self.home.with(|link| {
+            write_close(&reason, &mut link.outbox);
+            link.end.get_or_insert_with(|| Box::new(reason.clone()));
+        });
+        self.closing = Some(Box::new(reason));
+    }
+
+    /// Gives a stream's bytes to the connection; keeps what is incomplete.
+    pub(super) fn feed(&mut self, input: &[u8], batch: &mut Batch) {
+        if self.pending.is_empty() {
+            let used = self.receive(input, batch);
+            self.pending.extend_from_slice(&input[used..]);
+            return;
+        }
+        let mut pending = std::mem::take(&mut self.pending);
+        pending.extend_from_slice(input);
+        let used = self.receive(&pending, batch);
+        pending.drain(..used);
+        if !pending.is_empty() {
+            self.pending = pending;
+        }
+    }
+
+    /// Gives bytes to the connection and carries out what comes of them; returns what was used.
+    pub(super) fn receive(&mut self, input: &[u8], batch: &mut Batch) -> usize {
+        let mut commands = COMMANDS.take();
+        let mut used = 0;
+        while self.closing.is_none() {
+            let now = batch.now;
+            let taken = self.home.with(|link| {
+                link.origin.active_at = now;
+                // The session may have let it go since: what comes now is not for it any more.
+                link.end.is_none().then(|| {
+                    link.drive(&mut commands, |connection, out| {
+                        connection.receive(&input[used..], now, out)
+                    })
+                })
+            });
+            let Some(taken) = taken else {
+                self.notice_end();
+                break;
+            };
+            used += taken;
+            let login = matches!(commands.last(), Some(Command::Connect(_)));
+            self.carry_out(&mut commands, batch);
+            // Behind a login there may be more that was not looked at yet.
+            if !login || used == input.len() {
+                break;
+            }
+        }
+        commands.clear();
+        COMMANDS.set(commands);
+        used
+    }
+
+    pub(super) fn carry_out(&mut self, commands: &mut Vec<Command>, batch: &mut Batch) {
+        if !commands.is_empty() {
+            Step {
+                net: &self.net,
+                batch,
+            }
+            .run(&mut self.home, commands);
+        }
+        self.notice_end();
+    }
+
+    pub(super) fn is_paused(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(pause) = &mut self.pause else {
+            return false;
+        };
+        let waits = pause.as_mut().poll(cx).is_pending();
+        if !waits {
+            self.pause = None;
+        }
+        waits
+    }
+}

@@ -1,0 +1,333 @@
+//! The task of one connection: moves bytes between a socket and a state machine.
+//!
+//! It knows bytes and no meanings: what came is given to the [`Link`]'s connection, the commands
+//! that come out are carried out by the [`Hub`], and what is in the outbox is written. It is one
+//! hand-written state machine, so that an idle connection is a small struct: bytes are read into a
+//! buffer that all connections of a thread share, and only an incomplete frame is kept.
+//!
+//! What comes in is worked through in [`input`], what goes out is written in [`output`], and
+//! [`ending`] knows the deadlines and how a connection ends.
+//!
+//! The link is in one of three places ([`Home`]): here before the login, in the session after it,
+//! and here again when the session has let it go.
+
+mod ending;
+mod input;
+mod output;
+
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::{Bytes, BytesMut};
+use bytestring::ByteString;
+use protocols::Command;
+use protocols::connection::{Cause, CloseReason};
+use protocols::model::Timestamp;
+use protocols::websocket::{self, Decoder};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::execute::Home;
+use super::login::Gate;
+use super::throttle::Throttle;
+use super::timers::TimerId;
+use super::{Live, Net};
+use crate::auth::Door;
+use crate::session::{Batch, Link};
+use crate::telemetry::{ProtocolMetrics, Transport};
+
+/// Bytes that are read at once, into a buffer that belongs to the thread.
+const READ_BYTES: usize = 64 * 1024;
+
+/// Reads before the task lets others run.
+const READS_PER_TURN: u32 = 8;
+
+thread_local! {
+    static READ_BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+    static COMMANDS: Cell<Vec<Command>> = const { Cell::new(Vec::new()) };
+}
+
+/// See the module.
+pub(super) struct Driver<S> {
+    socket: S,
+    net: Arc<Net>,
+    home: Home,
+    /// The settings of the time when the connection began.
+    live: Arc<Live>,
+    web_socket: Option<Box<WebSocket>>,
+    /// The beginning of a frame whose rest has not come.
+    pending: Vec<u8>,
+    writing: VecDeque<Bytes>,
+    /// The end, once it is decided; what is in the outbox is still written.
+    closing: Option<Box<CloseReason>>,
+    timer: Option<(Timestamp, TimerId)>,
+    /// Since when the socket takes nothing; in a box, as it is rare.
+    stalled_since: Option<Box<Timestamp>>,
+    /// Since when all is written and the sending side is closed.
+    lingers: Option<Box<Linger>>,
+    pause: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    /// How much the client has sent, if there is a limit.
+    throttle: Option<Box<Throttle>>,
+    metrics: Arc<ProtocolMetrics>,
+    transport: Transport,
+    has_begun: bool,
+    /// Whether nothing is written until the login's session is on disk.
+    is_corked: bool,
+    /// Whether the socket is given up: what is in it is not waited for.
+    is_given_up: bool,
+    is_over: bool,
+}
+
+/// The time between the last words and the end: a socket that is closed while bytes wait to be
+/// read would be reset, and the other side might never see what was written to it.
+#[derive(Clone, Copy, Debug)]
+struct Linger {
+    since: Timestamp,
+    discarded: usize,
+}
+
+/// How a connection ended.
+#[derive(Debug)]
+pub(super) struct Ended {
+    /// Why.
+    pub(super) reason: CloseReason,
+    /// Whose it was, if the client was let in.
+    pub(super) client_id: Option<ByteString>,
+    /// Its address.
+    pub(super) peer: Option<SocketAddr>,
+}
+
+/// The WebSocket layer of a connection.
+#[derive(Debug)]
+pub(super) struct WebSocket {
+    decoder: Decoder,
+    /// Whether each message is one frame of the protocol.
+    whole: bool,
+}
+
+impl WebSocket {
+    /// For a connection that was upgraded.
+    pub(super) fn new(config: websocket::Config) -> Self {
+        Self {
+            decoder: Decoder::new(config),
+            whole: config.whole,
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
+    /// Drives a connection whose first bytes are in `early`.
+    pub(super) fn new(
+        socket: S,
+        net: Arc<Net>,
+        live: Arc<Live>,
+        link: Link,
+        transport: Transport,
+        web_socket: Option<WebSocket>,
+        early: BytesMut,
+    ) -> Self {
+        Self {
+            socket,
+            transport,
+            metrics: Arc::clone(&link.metrics),
+            net,
+            throttle: live.throttling.begin(),
+            live,
+            home: Home::new(link),
+            web_socket: web_socket.map(Box::new),
+            pending: early.into(),
+            writing: VecDeque::new(),
+            closing: None,
+            timer: None,
+            stalled_since: None,
+            lingers: None,
+            pause: None,
+            has_begun: false,
+            is_corked: false,
+            is_given_up: false,
+            is_over: false,
+        }
+    }
+
+    /// What came with the connection, for its login.
+    pub(super) fn through(mut self, door: Door) -> Self {
+        self.home.gate = Gate::new(door);
+        self
+    }
+
+    /// Runs the connection until its end, and says how it ended.
+    pub(super) fn run(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
+        if !self.has_begun {
+            self.has_begun = true;
+            self.begin();
+        }
+        self.turn(cx)
+    }
+
+    /// The connection's number, for logs.
+    pub(super) fn number(&self) -> u64 {
+        self.home.slot().0
+    }
+
+    /// What all connections share.
+    pub(super) fn net(&self) -> &Net {
+        &self.net
+    }
+
+    /// What carries the connection.
+    pub(super) fn transport(&self) -> Transport {
+        self.transport
+    }
+
+    /// Counters of the protocol.
+    pub(super) fn metrics(&self) -> &ProtocolMetrics {
+        &self.metrics
+    }
+
+    fn begin(&mut self) {
+        let (link, slot) = self.home.slot();
+        self.net.admission.begin_login(link, slot);
+        if !self.pending.is_empty() {
+            let mut early = std::mem::take(&mut self.pending);
+            self.take_in(&mut early);
+        }
+    }
+
+    /// One turn of the task: writes, reads, and goes to sleep when there is nothing to do.
+    fn turn(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
+        let mut reads = 0;
+        loop {
+            self.meet_deadline();
+            self.release_answers();
+            match self.write(cx) {
+                Poll::Ready(Err(error)) => return Poll::Ready(self.broken(&error)),
+                Poll::Ready(Ok(())) if self.closing.is_some() => return self.finish(cx),
+                Poll::Pending if self.closing.is_some() => {
+                    self.set_timer(cx);
+                    return Poll::Pending;
+                }
+                Poll::Pending if self.is_backed_up() => {
+                    if self.sleep(cx) {
+                        return Poll::Pending;
+                    }
+                    continue;
+                }
+                Poll::Ready(Ok(())) | Poll::Pending => {}
+            }
+            match self.home.gate.poll(cx) {
+                Poll::Ready(None) => {}
+                Poll::Ready(Some(answered)) => {
+                    self.go_on(answered);
+                    continue;
+                }
+                Poll::Pending => {
+                    if self.sleep(cx) {
+                        return Poll::Pending;
+                    }
+                    continue;
+                }
+            }
+            if self.is_held_up() || self.is_throttled() || self.is_paused(cx) {
+                if self.sleep(cx) {
+                    return Poll::Pending;
+                }
+                continue;
+            }
+            if reads == READS_PER_TURN {
+                // Who never sleeps has deadlines too.
+                self.set_timer(cx);
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            reads += 1;
+            match self.read(cx) {
+                Poll::Pending if self.sleep(cx) => return Poll::Pending,
+                Poll::Ready(Err(error)) => return Poll::Ready(self.broken(&error)),
+                Poll::Ready(Ok(0)) => {
+                    // It may have closed its sending side only, and still read its answers.
+                    self.part();
+                    let lost = CloseReason::new(Cause::Lost, "the client closed the connection");
+                    self.closing.get_or_insert(Box::new(lost));
+                }
+                Poll::Pending | Poll::Ready(Ok(_)) => {}
+            }
+        }
+    }
+
+    /// Learns from the link whether the connection is over.
+    fn notice_end(&mut self) {
+        if self.closing.is_some() {
+            return;
+        }
+        let web_socket = self.transport.is_web_socket();
+        self.closing = self.home.with(|link| {
+            let reason = link.end.clone()?;
+            if web_socket {
+                websocket::close::write(&mut link.outbox, &reason);
+            }
+            Some(reason)
+        });
+    }
+
+    /// Leaves the waker where it is needed; `false` if there is something to do after all.
+    fn sleep(&mut self, cx: &Context<'_>) -> bool {
+        self.home.wake_for_answers(&self.net.hub, cx.waker());
+        let stalled = self.stalled_since.is_some() || self.is_corked;
+        let idle = self.home.with(|link| {
+            if link.end.is_some() || link.nudged || !(stalled || link.outbox.is_empty()) {
+                return false;
+            }
+            link.sleep(cx.waker(), stalled);
+            true
+        });
+        if idle {
+            self.set_timer(cx);
+        } else {
+            self.notice_end();
+        }
+        idle
+    }
+}
+
+impl<S> Driver<S> {
+    /// The connection is over: the session, if it still holds it, is told.
+    fn leave(&mut self, reason: CloseReason) -> Ended {
+        self.is_over = true;
+        if let Some((_, id)) = self.timer.take() {
+            self.net.timers.disarm(id);
+        }
+        self.part();
+        let (number, slot) = self.home.slot();
+        self.net.admission.end_login(number);
+        // The link knows the way to its slot: left in there, both would hold each other for ever.
+        let link = slot.lock().take();
+        Ended {
+            reason,
+            client_id: self.home.session().map(|held| held.client_id.clone()),
+            peer: link.and_then(|link| link.origin.peer()),
+        }
+    }
+
+    fn part(&mut self) {
+        let mut batch = Batch::new(self.net.clock.now());
+        self.home.leave(&self.net.hub, true, None, &mut batch);
+        batch.finish(&self.net.hub.metrics);
+    }
+}
+
+/// A task that is torn down in the middle, by a fault of ours, leaves no session behind that
+/// believes to be connected.
+impl<S> Drop for Driver<S> {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.leave(CloseReason::new(Cause::Io, ""));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

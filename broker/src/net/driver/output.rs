@@ -1,0 +1,132 @@
+//! What goes out: taken from the outbox and written, and then what waited for room.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Buf;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::super::execute::Step;
+use super::Driver;
+use crate::session::Batch;
+
+/// Pieces that one write may gather.
+const PIECES_PER_WRITE: usize = 64;
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
+    /// Gives answers that waited for the disk.
+    pub(super) fn release_answers(&mut self) {
+        if self.home.held() == 0 {
+            return;
+        }
+        let mut batch = Batch::new(self.net.clock.now());
+        Step {
+            net: &self.net,
+            batch: &mut batch,
+        }
+        .release(&mut self.home);
+        self.notice_end();
+        self.end_batch(batch);
+    }
+
+    /// Writes what waits. Ready when all is written.
+    pub(super) fn write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            if self.writing.is_empty() {
+                self.notice_end();
+                let outgoing = self.home.take_outgoing(&self.net.hub);
+                if let Some(seq) = outgoing.cork {
+                    self.is_corked = true;
+                    if let Some(store) = self.net.hub.store() {
+                        store.wake_at(seq, cx.waker());
+                    }
+                    return Poll::Pending;
+                }
+                self.is_corked = false;
+                self.writing = outgoing.pieces;
+                if outgoing.nudged {
+                    self.pump();
+                }
+                if self.writing.is_empty() {
+                    if outgoing.nudged && self.home.with(|link| !link.outbox.is_empty()) {
+                        continue;
+                    }
+                    return self.flush(cx);
+                }
+            }
+            let mut slices = [IoSlice::new(&[]); PIECES_PER_WRITE];
+            let mut count = 0;
+            for (slice, piece) in slices.iter_mut().zip(&self.writing) {
+                *slice = IoSlice::new(piece);
+                count += 1;
+            }
+            let socket = Pin::new(&mut self.socket);
+            match socket.poll_write_vectored(cx, &slices[..count]) {
+                Poll::Pending => {
+                    let now = self.net.clock.now();
+                    self.stalled_since.get_or_insert_with(|| Box::new(now));
+                    return Poll::Pending;
+                }
+                Poll::Ready(result) => self.written(result?)?,
+            }
+        }
+    }
+
+    /// All was given to the socket; TLS may still hold some of it.
+    pub(super) fn flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.is_given_up && Pin::new(&mut self.socket).poll_flush(cx)?.is_pending() {
+            let now = self.net.clock.now();
+            self.stalled_since.get_or_insert_with(|| Box::new(now));
+            return Poll::Pending;
+        }
+        self.stalled_since = None;
+        Poll::Ready(Ok(()))
+    }
+
+    pub(super) fn written(&mut self, length: usize) -> io::Result<()> {
+        if length == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        if self.closing.is_none() {
+            // Last words have one time-out in all, so that no trickle keeps them for ever.
+            self.stalled_since = None;
+        }
+        self.metrics.bytes_sent.add(length as u64);
+        let mut left = length;
+        while let Some(piece) = self.writing.front_mut() {
+            if piece.len() > left {
+                piece.advance(left);
+                return Ok(());
+            }
+            left -= piece.len();
+            self.writing.pop_front();
+        }
+        // Keeps no capacity while idle.
+        self.writing = VecDeque::new();
+        if let Some(session) = self.home.session() {
+            session.emptied();
+            if session.lock().has_more() {
+                self.pump();
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends what the session has for its client.
+    pub(super) fn pump(&mut self) {
+        let Some(session) = self.home.session() else {
+            return;
+        };
+        let mut batch = Batch::new(self.net.clock.now());
+        self.net.hub.pump(session, &mut batch);
+        batch.finish(&self.net.hub.metrics);
+    }
+
+    /// Whether the client asks for more than it reads: then nothing more is read from it.
+    pub(super) fn is_backed_up(&mut self) -> bool {
+        let limit = self.live.outbox_bytes;
+        self.home.with(|link| link.outbox.len() > limit)
+    }
+}
