@@ -22,6 +22,8 @@ pub enum Command {
     Compare(Compare),
     /// Measures the bridge beside a plain copier of a queue and a plain consumer of a stream.
     Bridge(Bridge),
+    /// Measures what this machine allows: a bare write loop, a bare echo.
+    Limit,
     /// Says which scenarios there are, and their parameters.
     List,
 }

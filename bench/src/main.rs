@@ -1,6 +1,7 @@
 //! `bench run` and `bench compare`; see the library.
 
 use bench::cli::{Cli, Command};
+use bench::measure::limit;
 use bench::{bridge, run};
 use clap::Parser;
 use std::process::ExitCode;
@@ -10,6 +11,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Compare(args) => run::compare(&args),
         Command::Bridge(args) => bridge::run(&args),
+        Command::Limit => limit::run().map(|()| true),
         Command::List => {
             run::list();
             Ok(true)

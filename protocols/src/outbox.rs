@@ -125,14 +125,14 @@ impl Outbox {
 
     /// Puts one frame that ends in a shared body; the body is copied only if it is small.
     pub fn frame_shared(&mut self, kind: FrameType, head: &[&[u8]], body: &Bytes, end: &[u8]) {
-        if body.len() < SHARE_BYTES {
-            let mut parts: smallvec::SmallVec<[&[u8]; 8]> = head.iter().copied().collect();
-            parts.push(body);
-            parts.push(end);
-            return self.frame(kind, &parts);
-        }
         let length = length_of(head) + body.len() + end.len();
         if let Some(deflate) = self.deflate {
+            if body.len() < SHARE_BYTES {
+                let mut parts: smallvec::SmallVec<[&[u8]; 8]> = head.iter().copied().collect();
+                parts.push(body);
+                parts.push(end);
+                return self.frame(kind, &parts);
+            }
             let compressed = deflate::compress_body(deflate, body);
             if self.frame_around(deflate, kind, head, &compressed, end, length) {
                 return;

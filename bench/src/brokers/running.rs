@@ -19,6 +19,10 @@ use tempfile::TempDir;
 /// Ports that a recipe may name.
 const PORTS: usize = 8;
 
+/// Files of the certificate that a broker gets if its configuration names it.
+const CERTIFICATE: &str = "certificate.pem";
+const KEY: &str = "key.pem";
+
 /// How long a broker may take to stop before it is killed.
 const STOP_PATIENCE: Duration = Duration::from_mins(1);
 
@@ -65,6 +69,12 @@ impl Running {
         } else {
             &recipe.files
         };
+        if files
+            .values()
+            .any(|content| content.contains("{certificate}"))
+        {
+            write_certificate(folder.path())?;
+        }
         for (name, content) in files {
             fs::write(folder.path().join(name), fill(content))?;
         }
@@ -218,10 +228,24 @@ fn free_ports() -> Result<Vec<u16>> {
     ports.collect()
 }
 
+/// A certificate for this machine and its key, as `{certificate}` and `{key}`.
+fn write_certificate(folder: &Path) -> Result<()> {
+    let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
+    let made = rcgen::generate_simple_self_signed(names).context("a certificate")?;
+    fs::write(folder.join(CERTIFICATE), made.cert.pem())?;
+    fs::write(folder.join(KEY), made.signing_key.serialize_pem())?;
+    Ok(())
+}
+
 fn fill(text: &str, program: &Path, folder: &Path, ports: &[u16]) -> String {
     let mut text = text
         .replace("{program}", &program.display().to_string())
         .replace("{data}", &folder.join("data").display().to_string())
+        .replace(
+            "{certificate}",
+            &folder.join(CERTIFICATE).display().to_string(),
+        )
+        .replace("{key}", &folder.join(KEY).display().to_string())
         .replace("{dir}", &folder.display().to_string());
     for (index, port) in ports.iter().enumerate() {
         text = text.replace(&format!("{{port{}}}", index + 1), &port.to_string());

@@ -7,6 +7,7 @@
 //! ```
 
 use super::swarm::Handler;
+use super::tls::Tls;
 use crate::wire::websocket::{self, Inflater};
 use crate::wire::{Answer, Incoming, Login, Message, Protocol, Transport, Wire, json, mqtt, stomp};
 use mio::net::TcpStream;
@@ -77,6 +78,7 @@ pub enum Phase {
 #[derive(Debug)]
 pub struct Client {
     pub(super) stream: TcpStream,
+    tls: Option<Box<Tls>>,
     pub(super) phase: Phase,
     /// What is spoken.
     pub wire: Wire,
@@ -117,6 +119,7 @@ impl Client {
     pub(super) fn new(stream: TcpStream, wire: Wire, plan: Plan, host: &str, path: &str) -> Self {
         Self {
             stream,
+            tls: wire.tls.then(Box::default),
             phase: Phase::Connecting,
             wire,
             plan: Some(Box::new(Setup {
@@ -165,13 +168,21 @@ impl Client {
     /// Writes what the socket takes.
     pub(super) fn flush(&mut self) -> Result<(), Ended> {
         while self.sent < self.out.len() {
-            match self.stream.write(&self.out[self.sent..]) {
+            let rest = &self.out[self.sent..];
+            let written = match &mut self.tls {
+                None => self.stream.write(rest),
+                Some(tls) => tls.write(rest, &mut self.stream),
+            };
+            match written {
                 Ok(0) => return Err("the broker closed the connection".into()),
                 Ok(bytes) => self.sent += bytes,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error.to_string()),
             }
+        }
+        if let Some(tls) = &mut self.tls {
+            tls.flush(&mut self.stream).map_err(|e| e.to_string())?;
         }
         if self.sent == self.out.len() {
             self.out.clear();
@@ -264,7 +275,12 @@ impl Client {
                 shared.buffer.resize(filled * 2, 0);
             }
             let room = shared.buffer.len() - filled;
-            let bytes = match self.stream.read(&mut shared.buffer[filled..]) {
+            let room_for = &mut shared.buffer[filled..];
+            let read = match &mut self.tls {
+                None => self.stream.read(room_for),
+                Some(tls) => tls.read(room_for, &mut self.stream),
+            };
+            let bytes = match read {
                 Ok(0) => return Err("the broker closed the connection".into()),
                 Ok(bytes) => bytes,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
@@ -276,7 +292,7 @@ impl Client {
             shared.buffer.copy_within(used..filled, 0);
             filled -= used;
             // A stream socket that gives less than was asked for is empty (epoll(7)).
-            if bytes < room {
+            if bytes < room && self.tls.is_none() {
                 break;
             }
         }

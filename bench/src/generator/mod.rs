@@ -9,6 +9,7 @@ pub mod load;
 pub mod pace;
 pub mod publisher;
 pub mod swarm;
+mod tls;
 
 #[cfg(test)]
 mod tests;

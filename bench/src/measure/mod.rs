@@ -3,5 +3,6 @@
 
 pub mod disk;
 pub mod latency;
+pub mod limit;
 pub mod process;
 pub mod schedule;

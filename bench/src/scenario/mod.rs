@@ -100,6 +100,15 @@ pub const SUITES: &[(&str, &[&str])] = &[
             "fan-out:receivers=100,size=16/256/4096/65536",
         ],
     ),
+    (
+        "tls",
+        &[
+            "fan-out:receivers=1000,wire=mqtt/mqtts",
+            "pairs:wire=mqtt/mqtts,qos=0/1",
+            "storm:wire=mqtts",
+            "idle:wire=mqtts",
+        ],
+    ),
     ("matching", &["matching:filters=1k/10k/100k/1M"]),
     (
         "slow",

@@ -33,13 +33,16 @@ pub enum Transport {
     WebSocket,
 }
 
-/// A protocol on a transport, as in `mqtt`, `mqtt+ws`, `stomp`, `stomp+ws`, `json+ws`.
+/// A protocol on a transport, as in `mqtt`, `mqtt+ws`, `stomp`, `stomp+ws`, `json+ws`; with TLS
+/// `mqtts`, `mqtt+wss` and so on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Wire {
     /// What is spoken.
     pub protocol: Protocol,
     /// Over what.
     pub transport: Transport,
+    /// Whether all of it is within TLS.
+    pub tls: bool,
 }
 
 impl Wire {
@@ -47,21 +50,28 @@ impl Wire {
     pub const MQTT: Self = Self {
         protocol: Protocol::Mqtt,
         transport: Transport::Tcp,
+        tls: false,
     };
 
     /// The wire with this name, which is also the scheme of its URL.
     pub fn from_name(name: &str) -> Option<Self> {
-        let (protocol, transport) = match name {
-            "mqtt" | "tcp" => (Protocol::Mqtt, Transport::Tcp),
-            "mqtt+ws" => (Protocol::Mqtt, Transport::WebSocket),
-            "stomp" => (Protocol::Stomp, Transport::Tcp),
-            "stomp+ws" => (Protocol::Stomp, Transport::WebSocket),
-            "json+ws" | "json" => (Protocol::Json, Transport::WebSocket),
+        let (protocol, transport, tls) = match name {
+            "mqtt" | "tcp" => (Protocol::Mqtt, Transport::Tcp, false),
+            "mqtts" => (Protocol::Mqtt, Transport::Tcp, true),
+            "mqtt+ws" => (Protocol::Mqtt, Transport::WebSocket, false),
+            "mqtt+wss" => (Protocol::Mqtt, Transport::WebSocket, true),
+            "stomp" => (Protocol::Stomp, Transport::Tcp, false),
+            "stomps" => (Protocol::Stomp, Transport::Tcp, true),
+            "stomp+ws" => (Protocol::Stomp, Transport::WebSocket, false),
+            "stomp+wss" => (Protocol::Stomp, Transport::WebSocket, true),
+            "json+ws" | "json" => (Protocol::Json, Transport::WebSocket, false),
+            "json+wss" => (Protocol::Json, Transport::WebSocket, true),
             _ => return None,
         };
         Some(Self {
             protocol,
             transport,
+            tls,
         })
     }
 }
@@ -74,7 +84,8 @@ impl fmt::Display for Wire {
             (Protocol::Stomp, Transport::Tcp) => "stomp",
             (Protocol::Stomp, Transport::WebSocket) => "stomp+ws",
             (Protocol::Json, _) => "json+ws",
-        })
+        })?;
+        f.write_str(if self.tls { "s" } else { "" })
     }
 }
 

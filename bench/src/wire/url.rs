@@ -1,6 +1,5 @@
 //! Addresses of brokers: `mqtt://host:port`, `mqtt+ws://host:port/path` and so on. The scheme
-//! names the protocol and the transport. `mqtts` and the like are refused until the generator
-//! speaks TLS, so that nobody takes a plain figure for an encrypted one.
+//! names the protocol and the transport; `mqtts`, `mqtt+wss` and the like are the same within TLS.
 
 use super::Wire;
 use anyhow::{Context, Result, bail};
@@ -23,11 +22,8 @@ impl Url {
         let (scheme, rest) = text
             .split_once("://")
             .with_context(|| format!("{text}: no scheme, as in mqtt://127.0.0.1:1883"))?;
-        if matches!(scheme, "mqtts" | "stomps" | "wss") || scheme.ends_with("+wss") {
-            bail!("{text}: the generator does not speak TLS");
-        }
         let wire = Wire::from_name(scheme).with_context(|| {
-            format!("{text}: the scheme is none of mqtt, mqtt+ws, stomp, stomp+ws, json+ws")
+            format!("{text}: the scheme is none of mqtt, mqtt+ws, stomp, stomp+ws, json+ws, or one of them with s")
         })?;
         let (authority, path) = match rest.find('/') {
             Some(at) => (&rest[..at], &rest[at..]),
@@ -72,7 +68,7 @@ mod tests {
             "127.0.0.1:1883",
             "http://a:1",
             "mqtt://host",
-            "mqtts://a:8883",
+            "wss://a:8883",
         ] {
             let error = Url::parse(text).unwrap_err().to_string();
             assert!(error.starts_with(text), "{error}");

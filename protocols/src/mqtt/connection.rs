@@ -36,7 +36,7 @@ use std::time::Duration;
 use self::alias::{AliasesIn, AliasesOut};
 use self::auth::Challenged;
 use self::login::Asked;
-use self::publish::AnswerOrder;
+use self::publish::{AnswerOrder, LastTopic};
 use self::window::{OpenIn, Sent};
 use super::packet::{Ack, Disconnect};
 use super::{DecodeError, Decoded, Packet, PacketId, PacketType, ReasonCode, Side, Version};
@@ -97,6 +97,7 @@ struct Client {
     packet_max: u32,
     open: OpenIn,
     order: AnswerOrder,
+    last_topic: LastTopic,
     sent: Sent,
     aliases_in: AliasesIn,
     aliases_out: Option<Box<AliasesOut>>,
@@ -241,6 +242,7 @@ impl Client {
             packet_max: u32::MAX,
             open: OpenIn::default(),
             order: AnswerOrder::default(),
+            last_topic: LastTopic::default(),
             sent: Sent::default(),
             aliases_in: AliasesIn::default(),
             aliases_out: None,

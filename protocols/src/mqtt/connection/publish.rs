@@ -32,7 +32,8 @@ const IDEMPOTENCY_KEY_BYTES: usize = 256;
 pub(super) struct AnswerOrder {
     asked: u32,
     answered: u32,
-    held: VecDeque<Held>,
+    /// In a box, as it is rare.
+    held: Option<Box<VecDeque<Held>>>,
 }
 
 #[derive(Debug)]
@@ -41,6 +42,48 @@ struct Held {
     after: u32,
     open: Open,
     refusal: Refusal,
+}
+
+/// The topic that the client publishes to again and again, as most devices do: looked at once,
+/// then only compared. It is kept from its second time on, so that a client that goes through many
+/// topics costs nothing more.
+#[derive(Debug, Default)]
+pub(super) struct LastTopic {
+    kept: Option<Box<Topic>>,
+    /// Of the topic before, see [`print_of`].
+    print: u32,
+}
+
+impl LastTopic {
+    /// The topic of this name, if it is the one that is kept.
+    #[inline]
+    fn get(&self, name: &str) -> Option<Topic> {
+        let kept = self.kept.as_deref()?;
+        (kept.as_str() == name).then(|| kept.clone())
+    }
+
+    /// Whether the topic before was probably this one too.
+    fn is_again(&mut self, name: &str) -> bool {
+        let print = print_of(name);
+        std::mem::replace(&mut self.print, print) == print
+    }
+
+    fn keep(&mut self, topic: &Topic) {
+        self.kept = Some(Box::new(topic.clone()));
+    }
+}
+
+/// Tells topics apart well enough to know which is worth keeping.
+fn print_of(name: &str) -> u32 {
+    let mut print = name.len() as u64;
+    for chunk in name.as_bytes().chunks(8) {
+        let mut word = [0; 8];
+        word[..chunk.len()].copy_from_slice(chunk);
+        let mixed = print.rotate_left(5) ^ u64::from_le_bytes(word);
+        // As in FxHash: odd, with its bits well spread.
+        print = mixed.wrapping_mul(0x517c_c1b7_2722_0a95);
+    }
+    (print >> 32) as u32
 }
 
 /// A publish that is to be answered.
@@ -165,7 +208,12 @@ impl Client {
         frame: &[u8],
         now: Timestamp,
     ) -> Result<Result<Message, Refusal>, Fault> {
-        let region = Region::new(frame, packet.topic);
+        // Without properties the payload has bytes of its own: cheaper than a share in a copy.
+        let region = if packet.properties.is_empty() {
+            Region::apart()
+        } else {
+            Region::new(frame, packet.topic)
+        };
         let topic = match self.topic(packet, &region)? {
             Ok(topic) => topic,
             Err(refusal) => return Ok(Err(refusal)),
@@ -210,10 +258,17 @@ impl Client {
                 None => Err(protocol_error("the topic alias was not set")),
             };
         }
-        // An alias outlives the message: its topic must not hold on to the payload.
-        let text = match alias {
-            Some(_) => ByteString::from(packet.topic),
-            None => region.text(packet.topic),
+        if alias.is_none()
+            && let Some(topic) = self.last_topic.get(packet.topic)
+        {
+            return Ok(Ok(topic));
+        }
+        let is_kept = alias.is_some() || self.last_topic.is_again(packet.topic);
+        // What outlives the message must not hold on to the payload.
+        let text = if is_kept {
+            ByteString::from(packet.topic)
+        } else {
+            region.text(packet.topic)
         };
         let topic = match parse_topic(text, &self.limits) {
             Ok(topic) => topic,
@@ -222,8 +277,10 @@ impl Client {
                 return Ok(Err(refusal));
             }
         };
-        if let Some(alias) = alias {
-            self.aliases_in.set(alias.get(), topic.clone());
+        match alias {
+            Some(alias) => self.aliases_in.set(alias.get(), topic.clone()),
+            None if is_kept => self.last_topic.keep(&topic),
+            None => {}
         }
         Ok(Ok(topic))
     }
@@ -247,15 +304,15 @@ impl Client {
             return Ok(());
         }
         // A repeated identifier counts once, so the receive maximum alone is no bound here.
-        if self.order.held.len() >= usize::from(self.limits.receive_maximum) {
+        let held = self.order.held.get_or_insert_default();
+        if held.len() >= usize::from(self.limits.receive_maximum) {
             return Err(Fault::new(
                 ReasonCode::ReceiveMaximumExceeded,
                 "too many refused messages wait for their answer",
             ));
         }
-        let after = self.order.asked;
-        self.order.held.push_back(Held {
-            after,
+        held.push_back(Held {
+            after: self.order.asked,
             open,
             refusal,
         });
@@ -274,13 +331,15 @@ impl Client {
     }
 
     fn release_held(&mut self, out: &mut Output<'_>) {
+        let Some(mut held) = self.order.held.take() else {
+            return;
+        };
         let answered = self.order.answered;
-        while let Some(first) = self.order.held.pop_front_if(|held| held.after == answered) {
+        while let Some(first) = held.pop_front_if(|held| held.after == answered) {
             self.answer_publish(first.open, Err(first.refusal), out);
         }
-        if self.order.held.is_empty() {
-            // An idle connection owns no queue.
-            self.order.held = VecDeque::new();
+        if !held.is_empty() {
+            self.order.held = Some(held);
         }
     }
 
@@ -364,6 +423,9 @@ impl<'a> Region<'a> {
     }
 
     pub(super) fn text(&self, part: &str) -> ByteString {
+        if self.source.is_empty() {
+            return part.into();
+        }
         ByteString::try_from(self.bytes(part.as_bytes())).unwrap_or_else(|_| part.into())
     }
 }

@@ -30,14 +30,39 @@ fn qos_0_is_not_answered() {
     assert_eq!(message.qos, QoS::AtMostOnce);
 }
 
-/// One allocation holds topic and payload.
+/// A device says the same topic again and again: from the second time on all its messages share it.
 #[test]
-fn topic_and_payload_are_one_copy() {
+fn a_topic_that_comes_again_is_shared() {
     let mut story = Story::v311(|_| {});
-    story.send(&publish_v311(0x30, "a/b", &[], b"payload"));
+    let mut publish = |topic| {
+        story.send(&publish_v311(0x30, topic, &[], b"payload"));
+        let message = story.publish().message;
+        assert_eq!(message.topic.as_str(), topic);
+        assert!(message.payload.is_unique(), "it holds on to nothing else");
+        message
+    };
+    let address = |message: &Message| message.topic.as_str().as_ptr();
+    let (first, second, third) = (publish("a/b"), publish("a/b"), publish("a/b"));
+    assert_ne!(address(&first), address(&second));
+    assert_eq!(address(&second), address(&third));
+    for topic in ["a/c", "a/b/", "b", "a/c"] {
+        publish(topic);
+    }
+    let again = publish("a/b");
+    assert_eq!(address(&again), address(&second), "others came only once");
+    let (other, kept) = (publish("x"), publish("x"));
+    assert_ne!(address(&other), address(&kept));
+    assert_eq!(address(&publish("x")), address(&kept));
+}
+
+/// With properties one allocation holds all of it.
+#[test]
+fn properties_topic_and_payload_are_one_copy() {
+    let mut story = Story::v5(|_| {}, &[]);
+    story.send(&publish_v5(0x30, "a/b", &[], b"\x03\x00\x01t", b"payload"));
     let message = story.publish().message;
     let topic = message.topic.as_str().as_ptr().addr();
-    assert_eq!(message.payload.as_ptr().addr(), topic + 3);
+    assert_eq!(message.payload.as_ptr().addr(), topic + 3 + 5);
 }
 
 /// `[MQTT-4.3.2-4]` `[MQTT-3.4.2-1]`
