@@ -8,6 +8,8 @@ use crate::measure::process::Process;
 use crate::report::{BrokerInfo, Record, Report, table};
 use crate::scenario::{self, Arena, Outcome, Progress, SCENARIOS, SUITES, Scenario, Unsupported};
 use crate::spec::Spec;
+use crate::wire::Protocol;
+use crate::wire::http::Door;
 use crate::wire::url::Url;
 use anyhow::{Context, Result};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -30,6 +32,7 @@ pub fn run(args: &Run) -> Result<bool> {
         .iter()
         .map(|url| Url::parse(url))
         .collect::<Result<_>>()?;
+    let http = polycast_door(&urls)?;
     let info = BrokerInfo {
         name: "broker".into(),
         version: args.url.join(" "),
@@ -43,6 +46,7 @@ pub fn run(args: &Run) -> Result<bool> {
             }
             let mut arena = Arena {
                 urls: urls.clone(),
+                http: http.clone(),
                 running: None,
                 process: args.pid.map(Process),
                 data: args.data.clone(),
@@ -57,6 +61,16 @@ pub fn run(args: &Run) -> Result<bool> {
         journal.show(spec);
     }
     journal.finish()
+}
+
+/// How Polycast is published to by HTTP, if these are its URLs: its API is where JSON is spoken.
+fn polycast_door(urls: &[Url]) -> Result<Option<Door>> {
+    let json = urls.iter().find(|url| url.wire.protocol == Protocol::Json);
+    let recipe = brokers::known(None)?.into_iter().next();
+    let door = recipe.and_then(|polycast| polycast.http);
+    Ok(json
+        .zip(door)
+        .map(|(url, door)| door.filled(|text| text.replace("127.0.0.1:{port3}", &url.authority))))
 }
 
 /// Starts brokers and measures them in turns. Returns whether Polycast lost, doubled or disordered
@@ -191,6 +205,7 @@ impl Journal {
         let mut running = Running::start(recipe, program, scenario.durable, below)?;
         let mut arena = Arena {
             urls: running.urls.clone(),
+            http: running.http.clone(),
             process: Some(Process(running.pid())),
             data: Some(running.data()),
             running: Some(&mut running),

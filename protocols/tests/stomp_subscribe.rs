@@ -2,12 +2,13 @@
 
 mod stomp_support;
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use protocols::connection::{
-    Cause, Command, Delivered, Lane, Protocol, Refusal, RefusalCode, Reply, RetainHandling, Settle,
-    SubscriptionId,
+    Cause, Command, Delivered, Delivery, Lane, Matched, Protocol, Refusal, RefusalCode, Reply,
+    RetainHandling, Settle, SubscriptionId,
 };
 use protocols::model::{Properties, QoS};
 use protocols::outbox::SHARE_BYTES;
@@ -182,6 +183,49 @@ fn unsubscribing_ends_it_at_once() {
     });
     assert_eq!(peer.sent(), "RECEIPT\nreceipt-id:u\n\n^@");
     peer.send("UNSUBSCRIBE\nid:1\n\n^@");
+    peer.assert_error(Cause::ProtocolError, &["message:Unknown subscription"]);
+}
+
+#[test]
+fn subscriptions_made_in_its_place_have_names_of_their_own() {
+    let mut peer = Peer::connected("1.2");
+    let given = |number| Matched {
+        id: SubscriptionId(9),
+        identifier: NonZeroU32::new(number),
+    };
+    let message = Arc::new(message("a/b", "hi"));
+    let delivery = |matched, retain, position| Delivery {
+        message: &message,
+        qos: QoS::AtMostOnce,
+        retain,
+        position,
+        attempts: 0,
+        matched,
+    };
+    let (third, unknown) = ([given(3)], [given(0)]);
+    let mut put = |delivery: Delivery<'_>| {
+        let delivered = peer
+            .connection
+            .deliver(&delivery, peer.now, &mut peer.outbox);
+        (delivered, peer.sent())
+    };
+    let (delivered, sent) = put(delivery(&third, true, None));
+    assert_eq!(delivered, Delivered::Written);
+    assert_eq!(
+        sent,
+        "MESSAGE\nsubscription:server-3\nmessage-id:0\ndestination:a/b\nretained:true\n\
+         content-length:2\n\nhi^@"
+    );
+    // Nothing could acknowledge it; and one that was unsubscribed a moment ago is not given.
+    for delivery in [
+        delivery(&third, false, Some(4)),
+        delivery(&unknown, false, None),
+    ] {
+        assert_eq!(put(delivery), (Delivered::NotSubscribed, String::new()));
+    }
+    peer.send("UNSUBSCRIBE\nid:server-3\n\n^@");
+    assert!(matches!(peer.command(), Command::Unsubscribe { keys, .. } if keys[0] == "server-3"));
+    peer.send("UNSUBSCRIBE\nid:server-x\n\n^@");
     peer.assert_error(Cause::ProtocolError, &["message:Unknown subscription"]);
 }
 

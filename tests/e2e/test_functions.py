@@ -10,8 +10,9 @@ import threading
 import urllib.parse
 
 import boto3
+import httpx
 import pytest
-from botocore.auth import SigV4Auth
+from botocore.auth import SigV4Auth, SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
@@ -498,6 +499,68 @@ def test_a_client_that_goes_before_it_came_in_is_told_of(serve, start_broker):
     assert server.next("DISCONNECT").event["requestContext"]["connectionId"] == connected
 
 
+def shown(api, url):
+    """What the API says of a connection, which may be there a moment after the answer to the upgrade."""
+    return until(lambda: (answer := api.get(url)).status_code == 200 and answer.json(), "the connection is there")
+
+
+def test_connect_says_what_a_client_may(serve, start_broker):
+    """Its function subscribes the client over HTTP, within the permissions that the answer to `$connect` gave."""
+    allowed = [{"allow": ["subscribe"], "topics": ["menu/#"]}]
+    server = serve(f=lambda _: {"statusCode": 200, "user": "ann", "permissions": allowed})
+    login = {"auth__methods": "token", "auth__token_secret": tokens.SECRET, "security__anonymous": "never",
+             "api__keys": "ops publish+subscribe+manage env:HOME"}
+    broker = start_broker(**settings([webhook(server, "f")], {"$connect": "f"}), **login)
+    client = open_client(broker)
+    connection = server.next("CONNECT").event["requestContext"]["connectionId"]
+    with httpx.Client(base_url=broker.http_url("/api/v1"), headers={"x-api-key": os.environ["HOME"]}) as api:
+        row = shown(api, f"/connections/{connection}")
+        assert (row["user"], row["protocol"]) == ("ann", "gateway"), row
+        wish = {"topics": ["menu/today", "payroll"]}
+        answer = api.post(f"/clients/{row['clientId']}/subscriptions", json=wish).json()
+        assert [result["status"] for result in answer["results"]] == [200, 403]
+        assert api.post("/publish", json={"topic": "payroll", "data": "no"}).json() == {"receivers": 0}
+        assert api.post("/publish", json={"topic": "menu/today", "data": "soup"}).json() == {"receivers": 1}
+    assert client.read_message() == (TEXT, b"soup")
+
+
+def test_the_callback_goes_to_the_configured_domain(serve, start_broker):
+    server = serve(f=ok)
+    configured = settings([webhook(server, "f")], {"$connect": "f"}, domain="chat.example.org:8443", stage="dev")
+    open_client(start_broker(**configured), path="/whatever")
+    context = server.next().event["requestContext"]
+    assert (context["domainName"], context["stage"]) == ("chat.example.org:8443", "dev")
+
+
+def test_upgrades_that_are_signed(serve, start_broker):
+    """IAM authorization, as API Gateway has it: with a header, and with a presigned address."""
+    server = serve(f=ok)
+    login = {"auth__methods": "token", "auth__token_secret": tokens.SECRET, "access__unmatched": "allow",
+             "security__anonymous": "never",
+             "api__aws_keys": f"{functions.KEY} publish+subscribe+manage env:HOME"}
+    broker = start_broker(**settings([webhook(server, "f")], {"$connect": "f"}), **login)
+    url = f"http://127.0.0.1:{broker.http}/prod"
+
+    def signed(secret, kind):
+        request = AWSRequest("GET", url)
+        kind(Credentials(functions.KEY, secret), "execute-api", "eu-west-1").add_auth(request)
+        lines = [f"{name}: {value}" for name, value in request.headers.items()]
+        return {"path": request.url.split(str(broker.http), 1)[1], "extra": lines}
+
+    for kind in (SigV4Auth, SigV4QueryAuth):
+        assert refusal(broker, **signed("wrong", kind))[0] == 403
+        assert server.calls == []
+    for kind in (SigV4Auth, SigV4QueryAuth):
+        given = signed(os.environ["HOME"], kind)
+        with socket.create_connection(("127.0.0.1", broker.http)) as sock:
+            answer, _ = websocket.exchange(sock, websocket.request(broker.http, **given))
+            assert answer.status == 101
+            connection = server.next("CONNECT").event["requestContext"]["connectionId"]
+            with httpx.Client(headers={"authorization": f"Bearer {tokens.token('bob')}"}) as api:
+                row = shown(api, broker.http_url(f"/api/v1/connections/{connection}"))
+            assert row["user"] == functions.KEY, row
+
+
 def test_where_clients_log_in(serve, start_broker):
     """The broker's logins count, unless a function says who it is."""
 
@@ -514,6 +577,8 @@ def test_where_clients_log_in(serve, start_broker):
     token = tokens.token("bob")
     for path, user in ((f"/prod?access_token={token}", "bob"), ("/prod?user=ann", "ann")):
         client = open_client(broker, path=path)
-        post(broker, "/api/v1/publish", json.dumps({"user": user, "data": user}), {"authorization": f"Bearer {token}"})
+        message, bearer = json.dumps({"user": user, "data": user}), {"authorization": f"Bearer {token}"}
+        # The answer to the upgrade may be here before the connection is.
+        until(lambda: post(broker, "/api/v1/publish", message, bearer) == 200, "the user is there")
         assert client.read_message()[1] == user.encode()
         client.close()

@@ -90,7 +90,7 @@ class Chat:
 
     def join(self):
         url = f"wss://localhost:{self.broker.https}/prod"
-        return connect(url, ssl=self.context, compression=None, legacy=True, open_timeout=PATIENCE)
+        return connect(url, ssl=self.context, compression=None, legacy=True, open_timeout=3 * PATIENCE)
 
 
 def say(client, text):

@@ -1,12 +1,14 @@
 """The HTTP API under /api/v1, with httpx."""
 
 import base64
+import datetime
 import hashlib
 import json
 import os
 import re
 import signal
 import socket
+import time
 
 import httpx
 import pytest
@@ -261,9 +263,12 @@ def test_a_body_of_unknown_length_is_bounded_too(api):
 
 def test_retained_messages(api, client):
     base = unique("http/retained")
+    before = time.time()
     for name in ("a", "b", "c"):
         api.post("/publish", json={"topic": f"{base}/{name}", "data": {"n": name}, "retain": True})
     answer = api.get(f"/retained/{base}/a").json()
+    moment = datetime.datetime.fromisoformat(answer["retainedAt"]).timestamp()
+    assert before - 1 <= moment <= time.time() + 1
     assert (answer["topic"], answer["data"], answer["qos"]) == (f"{base}/a", {"n": "a"}, 1)
     raw = api.get(f"/retained/{base}/a", params={"raw": "true"})
     assert raw.headers["content-type"] == "application/json" and raw.json() == {"n": "a"}
@@ -271,6 +276,8 @@ def test_retained_messages(api, client):
     assert api.get(f"/retained/{encoded}%2Fb").json()["data"] == {"n": "b"}
     rows = all_rows(api, "retained", filter=f"{base}/#", limit=2)
     assert [row["topic"] for row in rows] == [f"{base}/{name}" for name in "abc"]
+    moments = [row["retainedAt"] for row in rows]
+    assert moments == sorted(moments) and moments[0] == answer["retainedAt"]
     digits = b"[12345678901234567890.123456789]"
     kind = {"content-type": "application/json"}
     api.post("/publish", params={"topic": f"{base}/n", "retain": "true"}, content=digits, headers=kind)
@@ -379,11 +386,39 @@ def test_subscribing_and_groups_in_the_place_of_a_client(broker, api, client):
     assert api.get(f"/groups/{group}/members").json() == {"members": [], "cursor": None}
     problem(api.post(f"/clients/{name}/subscriptions", json={"topics": ["a/#/b"]}), 400, "filterInvalid")
     problem(api.post("/clients/nobody/subscriptions", json={"topics": ["a"]}), 404)
-    page = stomp.Client.open(broker.stomp)
-    row = api.get("/clients", params={"protocol": "stomp 1.2"}).json()["clients"][-1]
-    problem(api.post(f"/clients/{row['clientId']}/subscriptions", json={"topics": ["a"]}), 409)
-    page.close()
     device.close()
+
+
+def test_a_stomp_client_is_subscribed_by_others(start_broker):
+    """Frame by frame; test_stompjs.py does it with a client that others wrote."""
+    broker = start_broker()
+    page = stomp.Client.open(broker.stomp)
+    page.subscribe("/topic/own", id="mine")
+    with api_of(broker) as api:
+        name = next(row["clientId"] for row in api.get("/clients").json()["clients"] if row["connected"])
+        rows = lambda: [(row["topic"], row["qos"]) for row in api.get(f"/clients/{name}/subscriptions").json()["subscriptions"]]
+        api.post("/publish", json={"topic": "kept", "data": "before", "retain": True})
+        answer = api.post(f"/clients/{name}/subscriptions", json={"topics": ["kept", "a/+", "kept"], "qos": 1})
+        assert [(result["status"], result["qos"]) for result in answer.json()["results"]] == [(200, 0)] * 3
+        frame = page.message()
+        assert (frame.headers["subscription"], frame.headers["retained"], frame.body) == ("server-1", "true", b"before")
+        # Once more is the same subscription.
+        assert api.put(f"/clients/{name}/groups/kitchen").status_code == 204
+        assert api.put(f"/clients/{name}/groups/kitchen").status_code == 204
+        assert rows() == [("own", 0), ("kept", 0), ("a/+", 0), ("$group/kitchen", 0)]
+        assert api.post("/publish", json={"group": "kitchen", "data": "soup"}).json() == {"receivers": 1}
+        frame = page.message()
+        assert (frame.headers["subscription"], frame.body) == ("server-3", b"soup")
+        # The client ends one of them itself, others the rest.
+        page.send("UNSUBSCRIBE", {"id": "server-2", "receipt": "gone"})
+        page.expect("RECEIPT")
+        assert api.delete(f"/clients/{name}/groups/kitchen").status_code == 204
+        gone = api.delete(f"/clients/{name}/subscriptions", params={"topic": ["kept", "a/+"]}).json()
+        assert [result["status"] for result in gone["results"]] == [200, 404]
+        assert rows() == [("own", 0)]
+        assert api.post("/publish", json={"topic": "own", "data": "still"}).json() == {"receivers": 1}
+        assert page.message().headers["subscription"] == "mine"
+    page.close()
 
 
 # Who may

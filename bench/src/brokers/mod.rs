@@ -3,6 +3,7 @@
 
 pub mod running;
 
+use crate::wire::http::Door;
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use std::cmp::Reverse;
@@ -36,6 +37,9 @@ pub struct Recipe {
     pub version: String,
     /// Where it listens.
     pub urls: Vec<String>,
+    /// How it is published to by HTTP, if it can be.
+    #[serde(default)]
+    pub http: Option<Door>,
     /// What an acknowledgement means in the durable scenarios.
     #[serde(default)]
     pub promise: String,
@@ -176,6 +180,14 @@ mod tests {
                 crate::wire::url::Url::parse(&url).unwrap();
             }
         }
+    }
+
+    #[test]
+    fn the_table_of_the_management_api_is_valid() {
+        let recipes = parse(include_str!("../../rabbitmq-management.toml")).unwrap();
+        let door = recipes[0].http.as_ref().unwrap();
+        let door = door.filled(|text| text.replace("{port2}", "2"));
+        assert_eq!(door.request(1, 16).unwrap().unwrap().address.port(), 2);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! gone with both when it is dropped.
 
 use super::Recipe;
+use crate::wire::http::Door;
 use crate::wire::url::Url;
 use crate::wire::{Login, Protocol};
 use anyhow::{Context, Result, bail};
@@ -36,6 +37,8 @@ pub struct Running {
     ready_within: Duration,
     /// Where it listens.
     pub urls: Vec<Url>,
+    /// How it is published to by HTTP, if it can be.
+    pub http: Option<Door>,
 }
 
 /// How a broker is ended.
@@ -89,6 +92,7 @@ impl Running {
             .iter()
             .map(|url| Url::parse(&fill(url)))
             .collect::<Result<_>>()?;
+        let http = recipe.http.as_ref().map(|door| door.filled(fill));
         let mut running = Self {
             child: None,
             command,
@@ -96,6 +100,7 @@ impl Running {
             folder,
             ready_within: Duration::from_secs(recipe.ready_secs),
             urls,
+            http,
         };
         running.launch()?;
         Ok(running)
@@ -280,6 +285,7 @@ mod tests {
             env: BTreeMap::new(),
             version: String::new(),
             urls: vec!["mqtt://127.0.0.1:{port1}".into()],
+            http: None,
             promise: String::new(),
             deflate: false,
             ready_secs: 30,

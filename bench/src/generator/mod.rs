@@ -2,6 +2,7 @@
 //! of them. In the steady state a message costs no allocation: frames are encoded in advance and
 //! stamped, and of what comes in only the frame boundaries and the stamp are read.
 
+pub mod callers;
 pub mod client;
 pub mod clock;
 pub mod ledger;

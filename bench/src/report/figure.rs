@@ -42,6 +42,7 @@ pub const FIGURES: &[Figure] = &[
         "acknowledged publishes per broker-CPU-second",
         Higher,
     ),
+    figure("requests_per_sec", "HTTP requests per second", Neither),
     figure(
         "connects_per_cpu_sec",
         "connects per broker-CPU-second",

@@ -7,6 +7,7 @@ pub mod durable_publish;
 pub mod durable_start;
 pub mod fan_in;
 pub mod fan_out;
+pub mod http;
 pub mod idle;
 pub mod matching;
 pub mod meter;
@@ -22,6 +23,7 @@ use crate::measure::process::Process;
 use crate::report::figure;
 use crate::spec::{Key, Params};
 use crate::wire::Wire;
+use crate::wire::http::Door;
 use crate::wire::url::Url;
 use anyhow::{Context, Result};
 use std::collections::BTreeMap;
@@ -61,6 +63,8 @@ pub const SCENARIOS: &[Scenario] = &[
     durable_publish::SCENARIO,
     durable_drain::SCENARIO,
     durable_start::SCENARIO,
+    http::SCENARIO,
+    http::DURABLE,
 ];
 
 /// Names that stand for several measurements.
@@ -136,6 +140,15 @@ pub const SUITES: &[(&str, &[&str])] = &[
             "durable-start",
         ],
     ),
+    (
+        "http",
+        &[
+            "http:connections=1/64",
+            "http:connections=64,batch=100",
+            "http-durable:connections=1/64",
+            "http-durable:connections=64,batch=100",
+        ],
+    ),
 ];
 
 /// The scenario with this name.
@@ -155,6 +168,8 @@ pub fn by_name(name: &str) -> Result<&'static Scenario> {
 pub struct Arena<'a> {
     /// Where it listens.
     pub urls: Vec<Url>,
+    /// How it is published to by HTTP, if it can be.
+    pub http: Option<Door>,
     /// The broker, if it was started for this measurement and may be restarted.
     pub running: Option<&'a mut Running>,
     /// Its process, if it is on this machine.

@@ -3,6 +3,7 @@
 //! It is no codec: it trusts the broker to send well-formed frames, except that it reports what it
 //! cannot read. The generator's connections call it.
 
+pub mod http;
 pub mod json;
 pub mod mqtt;
 pub mod payload;

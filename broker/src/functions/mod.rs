@@ -11,6 +11,7 @@
 //! `net` opens its clients and asks it whether they may come in; it publishes through the `hub`.
 
 mod authorizer;
+mod backoff;
 mod breaker;
 mod client;
 mod connect;
@@ -273,24 +274,12 @@ impl Functions {
                 Failure::Open(until) => Duration::from_millis(until.0.saturating_sub(now.0) + 1),
                 _ => {
                     target.counts.retries.fetch_add(1, Ordering::Relaxed);
-                    self.pause(waits)
+                    backoff::pause(self.config.retry_base, self.config.retry_max, waits)
                 }
             };
             waits += 1;
             tokio::time::sleep(wait).await;
         }
-    }
-
-    /// How long to wait before the next attempt: between nothing and a time that doubles.
-    fn pause(&self, waits: u32) -> Duration {
-        let factor = 1_u32.checked_shl(waits.min(30)).unwrap_or(u32::MAX);
-        let longest = self.config.retry_base.saturating_mul(factor);
-        let longest = longest.min(self.config.retry_max);
-        let mut bytes = [0; 4];
-        // Without randomness all come at once; that is no reason to stop.
-        let _ = aws_lc_rs::rand::fill(&mut bytes);
-        let part = f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX);
-        longest.mul_f64(part)
     }
 
     /// Its metrics, in Prometheus' form.

@@ -1,12 +1,15 @@
 //! What clients listen to: their subscriptions, groups and who is in them, and topics.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
+use bytestring::ByteString;
 use http::StatusCode;
 use protocols::connection::{
     Lane, Overlap, RetainHandling, Subscribe, SubscribeRequest, Token, topics,
 };
 use protocols::model::{Kind, QoS, SubscriptionFilter};
+use protocols::stomp;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use smallvec::SmallVec;
@@ -16,7 +19,7 @@ use super::problem::Problem;
 use super::retained::topic as read_topic;
 use super::text::{cursor, number_cursor, read_cursor, shown, wrong_cursor};
 use super::{Answer, Call, body};
-use crate::session::{Session, Subscription};
+use crate::session::{Batch, Session, Subscription};
 
 /// Topics of one request.
 const TOPICS: usize = 1000;
@@ -180,14 +183,14 @@ pub(super) fn request(
 /// Makes subscriptions for the client that the path names.
 fn make(
     call: &Call<'_>,
-    requests: Vec<SubscribeRequest>,
+    mut requests: Vec<SubscribeRequest>,
 ) -> Result<(Answer, Vec<Result<QoS, Problem>>), Problem> {
     let session = session(call)?;
-    takes_subscriptions(&session)?;
     let hub = &call.net.hub;
     let mut batch = call.batch();
     // After what the client itself is asking for at this moment.
     let _turn = session.turn.lock();
+    name_for_stomp(&session, &mut requests);
     let subscribe = Subscribe {
         token: Token::default(),
         requests: requests.into_iter().map(Ok).collect::<SmallVec<_>>(),
@@ -202,13 +205,56 @@ fn make(
     Ok((answer, results))
 }
 
-/// STOMP names each message's subscription, and its clients know only their own.
-fn takes_subscriptions(session: &Session) -> Result<(), Problem> {
-    if session.lock().overlap != Overlap::Each {
-        return Ok(());
+/// STOMP names the subscription of each message. What is made in a client's place is named
+/// `server-N`, and lasts as long as the connection; nobody acknowledges its messages, as the client
+/// did not say that it would.
+fn name_for_stomp(session: &Session, requests: &mut [SubscribeRequest]) {
+    let state = session.lock();
+    if state.overlap != Overlap::Each {
+        return;
     }
-    let detail = "a STOMP client gets what it has subscribed to itself: ask it to SUBSCRIBE";
-    Err(Problem::new(StatusCode::CONFLICT, "notSupported", detail))
+    let held = state.subscriptions.values().map(|held| &held.request);
+    let given = held.filter_map(|held| Some((held.filter.clone(), held.identifier?)));
+    let mut given: Vec<(SubscriptionFilter, NonZeroU32)> = given.collect();
+    drop(state);
+    for request in requests {
+        let known = given.iter().find(|(filter, _)| *filter == request.filter);
+        let identifier = known.map_or_else(
+            || {
+                let last = given.iter().map(|(_, number)| *number).max();
+                last.map_or(NonZeroU32::MIN, |last| last.saturating_add(1))
+            },
+            |(_, number)| *number,
+        );
+        given.push((request.filter.clone(), identifier));
+        request.identifier = Some(identifier);
+        request.key = format!("{}{identifier}", stomp::GIVEN).into();
+        request.qos = QoS::AtMostOnce;
+        request.durable = false;
+    }
+}
+
+/// Ends subscriptions of a client; says for each whether it was there.
+fn end(
+    call: &Call<'_>,
+    session: &Arc<Session>,
+    topics: &[&str],
+    batch: &mut Batch,
+) -> SmallVec<[bool; 1]> {
+    let keys: Vec<ByteString> = {
+        let state = session.lock();
+        // Those that were made in the place of a STOMP client have names that nobody asked for.
+        let given = |topic: &str| {
+            let mut held = state.subscriptions.values().map(|held| &held.request);
+            let is_it = |held: &&SubscribeRequest| {
+                held.identifier.is_some() && held.filter.as_str() == topic
+            };
+            let found = held.find(is_it).filter(|_| state.overlap == Overlap::Each);
+            found.map_or_else(|| topic.into(), |held| held.key.clone())
+        };
+        topics.iter().copied().map(given).collect()
+    };
+    call.net.hub.unsubscribe(session, &keys, batch)
 }
 
 /// `DELETE /api/v1/clients/{clientId}/subscriptions?topic=…`
@@ -221,7 +267,7 @@ pub(super) fn unsubscribe(call: &Call<'_>) -> Result<Answer, Problem> {
     let session = session(call)?;
     let mut batch = call.batch();
     let _turn = session.turn.lock();
-    let existed = call.net.hub.unsubscribe(&session, &topics, &mut batch);
+    let existed = end(call, &session, &topics, &mut batch);
     let results: Vec<Value> = topics
         .iter()
         .zip(existed)
@@ -270,7 +316,7 @@ pub(super) fn leave(call: &Call<'_>) -> Result<Answer, Problem> {
     let session = session(call)?;
     let mut batch = call.batch();
     let _turn = session.turn.lock();
-    let existed = call.net.hub.unsubscribe(&session, &[&topic], &mut batch);
+    let existed = end(call, &session, &[&topic], &mut batch);
     let response = if existed[..] == [true] {
         body::empty(StatusCode::NO_CONTENT)
     } else {

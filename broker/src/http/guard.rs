@@ -186,10 +186,9 @@ impl Keys {
         body: Option<&Bytes>,
     ) -> Result<Option<Caller>, Problem> {
         let is_open = !has_logins && self.is_open(ends);
-        if let (Some(signature), Some(body), false) = (signature::of(head), body, is_open) {
-            let secret = signature?.verify(head, body, now.0, &self.secrets)?;
-            let (method, permissions) = (Method::ApiKey, secret.permissions);
-            return Ok(Some(Caller::new(Some(&secret.id), method, permissions)));
+        if let (Some(signature), Some(body), false) = (signature::of(head.into()), body, is_open) {
+            let secret = signature?.verify(head.into(), body, now.0, &self.secrets)?;
+            return Ok(Some(secret.caller()));
         }
         if is_open {
             check_host(&head.headers)?;
@@ -218,6 +217,17 @@ impl Keys {
         }
     }
 
+    /// Who signed the upgrade to a WebSocket; `None` if nobody did, or nobody is known who could.
+    pub(super) fn signer(
+        &self,
+        head: signature::Head<'_>,
+        now: Timestamp,
+    ) -> Option<Result<Identity, Problem>> {
+        let signature = signature::of(head).filter(|_| !self.secrets.is_empty())?;
+        let verified = signature.and_then(|held| held.verify(head, b"", now.0, &self.secrets));
+        Some(verified.map(|secret| secret.caller().identity))
+    }
+
     /// Looks at all keys, so that the time tells nothing.
     fn find(&self, name: Option<&str>, shown: &str) -> Option<Caller> {
         let shown = sha256(shown.as_bytes());
@@ -229,6 +239,12 @@ impl Keys {
             }
         }
         found.map(|key| Caller::new(Some(&key.name), Method::ApiKey, key.permissions))
+    }
+}
+
+impl Secret {
+    fn caller(&self) -> Caller {
+        Caller::new(Some(&self.id), Method::ApiKey, self.permissions)
     }
 }
 

@@ -141,6 +141,7 @@ fn row(message: &Message) -> Value {
         "topic": message.topic.as_str(),
         "payloadSize": message.payload.len(),
         "qos": message.qos as u8,
+        "lastModifiedTime": message.retained_at.0,
     })
 }
 
@@ -156,6 +157,7 @@ pub(super) fn show(call: &Call<'_>) -> Result<Answer, Problem> {
         "topic": topic.as_str(),
         "payload": base64(&message.payload),
         "qos": message.qos as u8,
+        "lastModifiedTime": message.retained_at.0,
     });
     let properties = message.properties.as_deref();
     if let Some(properties) = properties.filter(|held| !held.user.is_empty()) {

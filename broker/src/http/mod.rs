@@ -32,6 +32,7 @@ mod text;
 mod trace;
 mod traceparent;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::future::Future;
@@ -56,6 +57,7 @@ pub use events::StreamPlace;
 pub(crate) use text::{moment, percent_encode};
 pub use trace::TraceBody;
 
+use crate::auth::Identity;
 use crate::config;
 use crate::net::{Ends, Live, Net, Pulse};
 use crate::session::{Batch, Session};
@@ -169,6 +171,17 @@ impl Default for Api {
             answers: Mutex::default(),
         }
     }
+}
+
+/// Who signed an upgrade to WebSocket with a key of `api.aws_keys`, in its query or a header, or why
+/// the signature is wrong; `None` if there is none, or there are no keys.
+pub(crate) fn signer(
+    net: &Net,
+    request: &Request<Incoming>,
+) -> Option<Result<Identity, Cow<'static, str>>> {
+    let settings = net.api.settings.load();
+    let signer = settings.keys.signer(request.into(), net.clock.now())?;
+    Some(signer.map_err(|problem| problem.detail))
 }
 
 impl Api {
@@ -291,7 +304,7 @@ async fn carry_out(
     guard::check_origin(&head.headers, ends, live)?;
     let query = Query::parse(head.uri.query());
     // Without one, a body is not even read of somebody unknown.
-    let is_signed = route.face != Face::Rest && signature::of(head).is_some();
+    let is_signed = route.face != Face::Rest && signature::of(head.into()).is_some();
     let first = if is_signed {
         None
     } else {

@@ -110,10 +110,10 @@ docs! {
     show_client "A client, connected or not." [] "" [200 "Client"] [404];
     kick_client "Ends a client's connection." [Param("endSession", Truth, "Ends its session too.")] "" [204 ""] [404];
     list_client_subscriptions "What a client has subscribed to." [CURSOR, LIMIT] "" [200 "SubscriptionList"] [404];
-    subscribe_client "Subscribes in the place of a client." [] "Subscribe" [200 "SubscribeResult"] [404, 409];
+    subscribe_client "Subscribes in the place of a client." [] "Subscribe" [200 "SubscribeResult"] [404];
     unsubscribe_client "Unsubscribes in the place of a client."
         [Param("topic", Texts, "A subscription; may come again.")] "" [200 "SubscribeResult"] [404];
-    join_group "Makes a client a member of a group." [QOS] "" [204 ""] [404, 409, 507];
+    join_group "Makes a client a member of a group." [QOS] "" [204 ""] [404, 507];
     leave_group "Ends a client's membership of a group." [] "" [204 ""] [404];
     show_connection "The client that has a connection." [] "" [200 "Client"] [410];
     kick_connection "Ends a connection." [] "" [204 ""] [410];

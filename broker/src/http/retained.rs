@@ -72,6 +72,7 @@ fn row(message: &Message) -> Value {
         "size": message.payload.len(),
         "qos": message.qos as u8,
         "contentType": properties.and_then(|held| held.content_type.as_deref()),
+        "retainedAt": (message.retained_at.0 != 0).then(|| moment(message.retained_at)),
         "expiresAt": message.expires_at.map(moment),
     })
 }
@@ -91,6 +92,9 @@ pub(super) fn show(call: &Call<'_>) -> Result<Answer, Problem> {
     let mut text = json::object_of(&message);
     text.pop();
     let _ = write!(text, ",\"retained\":true,\"qos\":{}", message.qos as u8);
+    if message.retained_at.0 != 0 {
+        let _ = write!(text, ",\"retainedAt\":\"{}\"", moment(message.retained_at));
+    }
     if let Some(at) = message.expires_at {
         let _ = write!(text, ",\"expiresAt\":\"{}\"", moment(at));
     }

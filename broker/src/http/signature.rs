@@ -1,4 +1,5 @@
-//! AWS Signature Version 4, as the SDKs send it in the `Authorization` header.
+//! AWS Signature Version 4, as the SDKs send it in the `Authorization` header, and as presigned
+//! addresses have it in their query.
 //!
 //! The path is encoded a second time for the signature, as every service but S3 does it; whatever
 //! headers are listed as signed are checked, and `host` must be among them.
@@ -8,19 +9,28 @@ use std::fmt::Write as _;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::hmac::{self, HMAC_SHA256};
-use http::header::{self, HeaderValue};
+use http::header::HeaderValue;
 use http::request::Parts;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, Method, Request, StatusCode, Uri};
+use protocols::model::Timestamp;
 
 use super::guard::sha256;
 use super::problem::Problem;
-use super::text::percent_encode;
+use super::text::{Query, percent_encode};
 use crate::config::Permissions;
 
 /// How far a signature's time may lie from ours.
 const SKEW_MS: u64 = 15 * 60 * 1000;
 
+/// Seconds that a presigned address may be good for: a week, as AWS has it.
+const EXPIRES_MAX: u64 = 7 * 24 * 3600;
+
 const ALGORITHM: &str = "AWS4-HMAC-SHA256";
+const SIGNATURE: &str = "X-Amz-Signature";
+const TOKEN: &str = "X-Amz-Security-Token";
+
+/// The service that devices sign for when they open a WebSocket.
+const DEVICES: &str = "/iotdevicegateway/";
 
 /// An access key.
 pub(super) struct Secret {
@@ -32,22 +42,47 @@ pub(super) struct Secret {
     pub(super) key: String,
 }
 
-/// What an `Authorization` header says.
+/// What of a request is signed, beside its body.
+#[derive(Clone, Copy)]
+pub(super) struct Head<'a> {
+    method: &'a Method,
+    uri: &'a Uri,
+    headers: &'a HeaderMap,
+}
+
+/// What an `Authorization` header says, or the query of a presigned address.
 #[derive(Debug)]
 pub(super) struct Signature<'a> {
-    id: &'a str,
+    id: Cow<'a, str>,
     /// `20261123/eu-west-1/execute-api/aws4_request`
-    scope: &'a str,
-    headers: Vec<&'a str>,
-    hex: &'a str,
+    scope: Cow<'a, str>,
+    /// Names of signed headers, with `;` between.
+    headers: Cow<'a, str>,
+    hex: Cow<'a, str>,
+    /// When and for how long it was signed, if the address is presigned.
+    presigned: Option<Presigned>,
+}
+
+#[derive(Debug)]
+struct Presigned {
+    date: String,
+    seconds: u64,
 }
 
 /// The signature of a request, if it claims to have one.
-pub(super) fn of(head: &Parts) -> Option<Result<Signature<'_>, Problem>> {
-    let value = head.headers.get(header::AUTHORIZATION)?.to_str().ok()?;
-    let rest = value.strip_prefix(ALGORITHM)?;
-    Some(parse(rest).ok_or_else(|| {
-        forbidden("the Authorization header is not Credential=…, SignedHeaders=…, Signature=…")
+pub(super) fn of(head: Head<'_>) -> Option<Result<Signature<'_>, Problem>> {
+    let value = header_text(head.headers, "authorization");
+    if let Some(rest) = value.and_then(|value| value.strip_prefix(ALGORITHM)) {
+        return Some(parse(rest).ok_or_else(|| {
+            forbidden("the Authorization header is not Credential=…, SignedHeaders=…, Signature=…")
+        }));
+    }
+    let query = head.uri.query().filter(|query| query.contains(SIGNATURE))?;
+    Some(presigned(query).ok_or_else(|| {
+        forbidden(
+            "the query has no good X-Amz-Algorithm, X-Amz-Credential, X-Amz-Date, \
+             X-Amz-SignedHeaders and X-Amz-Signature, or X-Amz-Expires is not 1 to 604800",
+        )
     }))
 }
 
@@ -63,25 +98,74 @@ fn parse(text: &str) -> Option<Signature<'_>> {
         }
     }
     let (id, scope) = credential?.split_once('/')?;
-    let headers: Vec<&str> = headers?.split(';').collect();
-    let is_scope = scope.split('/').count() == 4 && scope.ends_with("/aws4_request");
-    (is_scope && headers.contains(&"host")).then_some(Signature {
-        id,
-        scope,
-        headers,
-        hex: hex?,
-    })
+    Signature {
+        id: id.into(),
+        scope: scope.into(),
+        headers: headers?.into(),
+        hex: hex?.into(),
+        presigned: None,
+    }
+    .checked()
+}
+
+fn presigned(query: &str) -> Option<Signature<'static>> {
+    let query = Query::parse(Some(query));
+    let text = |name| query.text(name).map(str::to_owned);
+    let seconds = match query.text("X-Amz-Expires") {
+        None => SKEW_MS / 1000,
+        Some(text) => text.parse().ok()?,
+    };
+    let (id, scope) = query.text("X-Amz-Credential")?.split_once('/')?;
+    let is_good =
+        query.text("X-Amz-Algorithm")? == ALGORITHM && (1..=EXPIRES_MAX).contains(&seconds);
+    let signature = Signature {
+        id: id.to_owned().into(),
+        scope: scope.to_owned().into(),
+        headers: text("X-Amz-SignedHeaders")?.into(),
+        hex: text(SIGNATURE)?.into(),
+        presigned: Some(Presigned {
+            date: text("X-Amz-Date")?,
+            seconds,
+        }),
+    };
+    signature.checked().filter(|_| is_good)
 }
 
 fn forbidden(detail: impl Into<Cow<'static, str>>) -> Problem {
     Problem::new(StatusCode::FORBIDDEN, "badSignature", detail)
 }
 
+impl<'a> From<&'a Parts> for Head<'a> {
+    fn from(head: &'a Parts) -> Self {
+        Self {
+            method: &head.method,
+            uri: &head.uri,
+            headers: &head.headers,
+        }
+    }
+}
+
+impl<'a, B> From<&'a Request<B>> for Head<'a> {
+    fn from(request: &'a Request<B>) -> Self {
+        Self {
+            method: request.method(),
+            uri: request.uri(),
+            headers: request.headers(),
+        }
+    }
+}
+
 impl Signature<'_> {
+    fn checked(self) -> Option<Self> {
+        let is_scope = self.scope.split('/').count() == 4 && self.scope.ends_with("/aws4_request");
+        let has_host = self.headers.split(';').any(|name| name == "host");
+        (is_scope && has_host).then_some(self)
+    }
+
     /// The key that the request was signed with, if it was.
     pub(super) fn verify<'k>(
         &self,
-        head: &Parts,
+        head: Head<'_>,
         body: &[u8],
         now_ms: u64,
         secrets: &'k [Secret],
@@ -90,11 +174,15 @@ impl Signature<'_> {
         let secret = secret.ok_or_else(|| {
             forbidden("the security token is invalid: its access key is not in `api.aws_keys`")
         })?;
-        let date = header_text(&head.headers, "x-amz-date")
-            .ok_or_else(|| forbidden("the header X-Amz-Date is missing"))?;
-        if !is_recent(date, now_ms) || !self.scope.starts_with(date.get(..8).unwrap_or("-")) {
+        let (date, back_ms) = match &self.presigned {
+            Some(presigned) => (Some(&*presigned.date), presigned.seconds * 1000),
+            None => (header_text(head.headers, "x-amz-date"), SKEW_MS),
+        };
+        let date = date.ok_or_else(|| forbidden("the header X-Amz-Date is missing"))?;
+        let is_of_scope = self.scope.starts_with(date.get(..8).unwrap_or("-"));
+        if !is_between(date, now_ms.saturating_sub(back_ms), now_ms + SKEW_MS) || !is_of_scope {
             return Err(forbidden(
-                "the signature is not of this time: look at the clocks of both machines",
+                "the signature is not of this time: it has expired, or the clocks of both machines differ",
             ));
         }
         let to_sign = format!(
@@ -124,17 +212,18 @@ impl Signature<'_> {
         tag
     }
 
-    fn canonical(&self, head: &Parts, body: &[u8]) -> Result<String, Problem> {
+    fn canonical(&self, head: Head<'_>, body: &[u8]) -> Result<String, Problem> {
+        let query = head.uri.query().unwrap_or_default();
         let mut text = format!(
             "{}\n{}\n{}\n",
             head.method,
             percent_encode(head.uri.path(), b"/"),
-            canonical_query(head.uri.query().unwrap_or_default()),
+            canonical_query(query, |name| self.is_unsigned(name)),
         );
-        for name in &self.headers {
+        for name in self.headers.split(';') {
             let values: Vec<String> = head
                 .headers
-                .get_all(*name)
+                .get_all(name)
                 .into_iter()
                 .map(trimmed)
                 .collect();
@@ -144,9 +233,9 @@ impl Signature<'_> {
             // Writing into a string does not fail.
             let _ = writeln!(text, "{name}:{}", values.join(","));
         }
-        let _ = write!(text, "\n{}\n", self.headers.join(";"));
+        let _ = write!(text, "\n{}\n", self.headers);
         let actual = hex(&sha256(body));
-        match header_text(&head.headers, "x-amz-content-sha256") {
+        match header_text(head.headers, "x-amz-content-sha256") {
             Some("UNSIGNED-PAYLOAD") => text.push_str("UNSIGNED-PAYLOAD"),
             Some(claimed) if claimed != actual => {
                 return Err(forbidden("X-Amz-Content-SHA256 is not that of the body"));
@@ -154,6 +243,13 @@ impl Signature<'_> {
             _ => text.push_str(&actual),
         }
         Ok(text)
+    }
+
+    /// Whether a parameter was put into the query after it was signed. That of the session is, where
+    /// devices of AWS IoT open a WebSocket.
+    fn is_unsigned(&self, name: &str) -> bool {
+        self.presigned.is_some()
+            && (name == SIGNATURE || (name == TOKEN && self.scope.contains(DEVICES)))
     }
 }
 
@@ -167,11 +263,12 @@ fn trimmed(value: &HeaderValue) -> String {
     text.split_ascii_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-fn canonical_query(query: &str) -> String {
+fn canonical_query(query: &str, is_unsigned: impl Fn(&str) -> bool) -> String {
     let mut pairs: Vec<(&str, &str)> = query
         .split('&')
         .filter(|pair| !pair.is_empty())
         .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+        .filter(|(name, _)| !is_unsigned(name))
         .collect();
     pairs.sort_unstable();
     let pairs: Vec<_> = pairs
@@ -181,16 +278,14 @@ fn canonical_query(query: &str) -> String {
     pairs.join("&")
 }
 
-/// Whether `20261123T031500Z` is near a moment.
-fn is_recent(date: &str, now_ms: u64) -> bool {
-    let near = |offset: i64| {
-        let at = now_ms.saturating_add_signed(offset);
-        let text = super::text::moment(protocols::model::Timestamp(at));
+/// Whether `20261123T031500Z` lies between two moments.
+fn is_between(date: &str, from_ms: u64, to_ms: u64) -> bool {
+    let text = |at| {
+        let text = super::text::moment(Timestamp(at));
         text[..19].replace(['-', ':'], "") + "Z"
     };
-    let skew = SKEW_MS.cast_signed();
     // The form is fixed, so that texts compare as moments do.
-    date.len() == 16 && *date >= *near(-skew) && *date <= *near(skew)
+    date.len() == 16 && *date >= *text(from_ms) && *date <= *text(to_ms)
 }
 
 fn sign(key: &hmac::Tag, text: &str) -> hmac::Tag {
@@ -208,8 +303,6 @@ fn hex(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-
-    use http::Request;
 
     use super::*;
 
@@ -240,8 +333,10 @@ mod tests {
     const GOOD: &str = "b97d918cfa904a5beff61c982a1b6f458b799221646efd99d3219ec94cdf2500";
 
     fn verify(head: &Parts, body: &[u8], now_ms: u64) -> Result<(), Problem> {
-        let signature = of(head).unwrap()?;
-        signature.verify(head, body, now_ms, &secrets()).map(|_| ())
+        let signature = of(head.into()).unwrap()?;
+        let secrets = secrets();
+        signature.verify(head.into(), body, now_ms, &secrets)?;
+        Ok(())
     }
 
     #[test]
@@ -282,6 +377,86 @@ mod tests {
             " Nonsense=1",
         ] {
             assert!(parse(text).is_none(), "{text}");
+        }
+    }
+
+    /// What the query of a presigned address says, which is all signed but the signature.
+    const SAID: &str = "X-Amz-Algorithm=AWS4-HMAC-SHA256\
+        &X-Amz-Credential=AKIDEXAMPLE%2F20150830%2Fus-east-1%2FSERVICE%2Faws4_request\
+        &X-Amz-Date=20150830T123600Z&X-Amz-Expires=60&X-Amz-SignedHeaders=host";
+
+    /// A GET of `/mqtt` with this query, signed as the standard says: `query` is sorted.
+    fn presigned_for(query: &str, behind: &str) -> Parts {
+        let service = if query.contains("iotdevicegateway") {
+            "iotdevicegateway"
+        } else {
+            "iotdata"
+        };
+        let scope = format!("20150830/us-east-1/{service}/aws4_request");
+        let canonical = format!(
+            "GET\n/mqtt\n{query}\nhost:example.amazonaws.com\n\nhost\n{}",
+            hex(&sha256(b""))
+        );
+        let to_sign = format!(
+            "{ALGORITHM}\n20150830T123600Z\n{scope}\n{}",
+            hex(&sha256(canonical.as_bytes()))
+        );
+        let mut key = hmac::sign(
+            &hmac::Key::new(HMAC_SHA256, b"AWS4wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"),
+            b"20150830",
+        );
+        for part in ["us-east-1", service, "aws4_request"] {
+            key = sign(&key, part);
+        }
+        let signature = hex(sign(&key, &to_sign).as_ref());
+        let uri = format!("/mqtt?{query}&{SIGNATURE}={signature}{behind}");
+        let request = Request::get(uri).header("host", "example.amazonaws.com");
+        request.body(()).unwrap().into_parts().0
+    }
+
+    #[test]
+    fn a_presigned_address_is_good_until_it_expires() {
+        let head = presigned_for(&SAID.replace("SERVICE", "iotdata"), "");
+        verify(&head, b"", NOW_MS).unwrap();
+        verify(&head, b"", NOW_MS + 60_000).unwrap();
+        assert!(verify(&head, b"", NOW_MS + 61_000).is_err());
+        // The clock of who signed may be ahead of ours.
+        verify(&head, b"", NOW_MS - SKEW_MS).unwrap();
+        assert!(verify(&head, b"", NOW_MS - SKEW_MS - 1000).is_err());
+        assert!(verify(&head, b"x", NOW_MS).is_err());
+    }
+
+    #[test]
+    fn what_is_added_to_a_presigned_address_is_refused() {
+        let query = SAID.replace("SERVICE", "iotdata");
+        for behind in ["&a=1", "&X-Amz-Security-Token=t", "&X-Amz-Expires=600"] {
+            assert!(verify(&presigned_for(&query, behind), b"", NOW_MS).is_err());
+        }
+        let query = SAID.replace("SERVICE", "iotdevicegateway");
+        verify(
+            &presigned_for(&query, "&X-Amz-Security-Token=t"),
+            b"",
+            NOW_MS,
+        )
+        .unwrap();
+        assert!(verify(&presigned_for(&query, "&a=1"), b"", NOW_MS).is_err());
+    }
+
+    #[test]
+    fn broken_queries_are_refused() {
+        let good = SAID.replace("SERVICE", "iotdata") + "&X-Amz-Signature=0";
+        assert!(presigned(&good).is_some());
+        for (from, to) in [
+            ("HMAC-SHA256", "HMAC-SHA1"),
+            ("Expires=60", "Expires=0"),
+            ("Expires=60", "Expires=604801"),
+            ("Expires=60", "Expires=-1"),
+            ("Headers=host", "Headers=x-amz-date"),
+            ("aws4_request", "aws4"),
+            ("X-Amz-Date", "Date"),
+            ("X-Amz-Credential", "Credential"),
+        ] {
+            assert!(presigned(&good.replace(from, to)).is_none(), "{to}");
         }
     }
 

@@ -112,6 +112,9 @@ impl Hub {
     /// Gives a message to all whom it concerns; what it changes is not handed to the store yet.
     pub(super) fn deliver(&self, mut message: Message, batch: &mut Batch) -> Result<u32, Refusal> {
         message.taken_us = batch.moment_us;
+        if message.retain {
+            message.retained_at = batch.now;
+        }
         let message = Arc::new(message);
         let span = self.spans.begin(&message, batch.now);
         let result = self.deliver_to_all(&message, batch);

@@ -12,12 +12,12 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use parking_lot::Mutex;
 use protocols::connection::{Connect, RefusalCode};
-use protocols::negotiation::Choice;
+use protocols::negotiation::{Choice, HttpRefusal};
 
 use super::admission::Permit;
-use super::http::{Agreed, agree, close, hand_over, named_by_path, refused, values};
+use super::http::{Agreed, Who, agree, close, hand_over, named_by_path, refused, values};
 use super::{Ends, Net};
-use crate::auth::{Answer, Credentials, Door, token_of_request};
+use crate::auth::{Answer, Credentials, Door, Identity, token_of_request};
 use crate::functions::{Admitted, Asking, Caller, Functions, GATEWAY, Rejected, Upgrade};
 use crate::session::connection_id;
 
@@ -59,7 +59,9 @@ pub(super) async fn upgrade(
         protocol: &GATEWAY,
         subprotocol: None,
     };
-    let agreed = match agree(&net.live.load(), &request, ends, Some(choice)) {
+    let agreed = agree(&net.live.load(), &request, ends, Some(choice));
+    let agreed = agreed.and_then(|agreed| Ok((agreed, signer(net, &request, ends)?)));
+    let (agreed, signer) = match agreed {
         Ok(agreed) => agreed,
         Err(refusal) => {
             net.hub.metrics.web_socket_negotiation("none", "refused");
@@ -72,7 +74,8 @@ pub(super) async fn upgrade(
             "the connection was upgraded already",
         );
     };
-    let asking = asking(net, &functions, &request, ends, permit.number()).await;
+    let number = permit.number();
+    let asking = asking(net, &functions, &request, ends, (number, signer)).await;
     let is_wrong =
         matches!(&asking.login, Err(refusal) if refusal.code == RefusalCode::BadCredentials);
     // In a task of its own: what a function was told is told to its end, also if the client does
@@ -99,13 +102,31 @@ pub(super) async fn upgrade(
     enter(net, &mut request, ends, &agreed, admitted, permit)
 }
 
+/// Who signed an upgrade, if somebody did: devices of AWS IoT with a presigned address, clients of
+/// API Gateway also with a header.
+pub(super) fn signer(
+    net: &Net,
+    request: &Request<Incoming>,
+    ends: &Ends,
+) -> Result<Option<Identity>, HttpRefusal> {
+    let signer = crate::http::signer(net, request).transpose();
+    signer.map_err(|detail| {
+        net.hub.guard.failed_login(ends.peer.ip(), net.clock.now());
+        HttpRefusal {
+            status: 403,
+            message: detail,
+            header: None,
+        }
+    })
+}
+
 /// What the functions are asked about a client.
 async fn asking(
     net: &Net,
     functions: &Functions,
     request: &Request<Incoming>,
     ends: &Ends,
-    number: u64,
+    (number, signer): (u64, Option<Identity>),
 ) -> Asking {
     let headers = request.headers();
     let text = |name| {
@@ -125,13 +146,13 @@ async fn asking(
         protocol: "gateway",
         ..Connect::default()
     };
-    let login = match net
-        .auth
-        .load_full()
-        .log_in(Credentials::of_login(&connect, &door))
-    {
-        Answer::Now(answer) => answer,
-        Answer::Later(asking) => asking.await,
+    let auth = net.auth.load_full();
+    let login = match signer {
+        Some(identity) => Ok(identity),
+        None => match auth.log_in(Credentials::of_login(&connect, &door)) {
+            Answer::Now(answer) => answer,
+            Answer::Later(asking) => asking.await,
+        },
     };
     let host = text(header::HOST).unwrap_or_default();
     Asking {
@@ -167,7 +188,7 @@ fn enter(
         let headers = response.headers_mut();
         headers.insert(header::SEC_WEBSOCKET_PROTOCOL, token);
     }
-    hand_over(net, request, ends, agreed, Some(visit), permit);
+    hand_over(net, request, ends, agreed, Who::Guest(visit), permit);
     response
 }
 

@@ -16,7 +16,7 @@ use super::gateway;
 use super::socket::Socket;
 use super::stream::Pulse;
 use super::{Arrival, Ends, Live, Net};
-use crate::auth::token_of_request;
+use crate::auth::{Identity, token_of_request};
 use crate::functions::Visit;
 use crate::telemetry::Transport;
 use bytes::{Bytes, BytesMut};
@@ -184,7 +184,9 @@ fn upgrade(
 ) -> Response<Full<Bytes>> {
     let live = net.live.load();
     let peer = ends.peer;
-    let agreed = match agree(&live, &request, ends, None) {
+    let agreed = agree(&live, &request, ends, None);
+    let agreed = agreed.and_then(|agreed| Ok((agreed, gateway::signer(net, &request, ends)?)));
+    let (agreed, signer) = match agreed {
         Ok(agreed) => agreed,
         Err(refusal) => {
             net.hub.metrics.web_socket_negotiation("unknown", "refused");
@@ -203,8 +205,23 @@ fn upgrade(
     let mut response = Response::new(Full::default());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     agreed.put(response.headers_mut());
-    hand_over(net, &mut request, ends, &agreed, None, permit);
+    hand_over(
+        net,
+        &mut request,
+        ends,
+        &agreed,
+        Who::Signer(signer),
+        permit,
+    );
     response
+}
+
+/// Who comes with an upgrade.
+pub(super) enum Who {
+    /// Whoever its protocol says; or who signed the upgrade.
+    Signer(Option<Identity>),
+    /// A client of the functions.
+    Guest(Visit),
 }
 
 /// Gives the socket to the connection, once the answer is written.
@@ -213,13 +230,17 @@ pub(super) fn hand_over(
     request: &mut Request<Incoming>,
     ends: &Ends,
     agreed: &Agreed,
-    visit: Option<Visit>,
+    who: Who,
     permit: Permit,
 ) {
     let peer = ends.peer;
     let &Agreed {
         choice, deflate, ..
     } = agreed;
+    let (identity, visit) = match who {
+        Who::Signer(signer) => (signer.map(Box::new), None),
+        Who::Guest(visit) => (None, Some(Arc::new(visit))),
+    };
     let arrival = Arrival {
         peer,
         transport: if ends.is_tls {
@@ -232,7 +253,8 @@ pub(super) fn hand_over(
         on_loopback: ends.on_loopback,
         certificate_user: ends.certificate_user.clone(),
         token: token_of_request(request.headers(), request.uri().query()),
-        visit: visit.map(Arc::new),
+        identity,
+        visit,
     };
     let net = Arc::clone(net);
     let upgrading = hyper::upgrade::on(request);

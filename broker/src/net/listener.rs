@@ -176,6 +176,7 @@ pub(super) fn begin(net: Arc<Net>, socket: Socket, ends: Ends, service: Service,
         on_loopback: ends.on_loopback,
         certificate_user: ends.certificate_user,
         token: None,
+        identity: None,
         visit: None,
     };
     tokio::spawn(net.serve(socket, protocol, arrival, BytesMut::new(), permit));

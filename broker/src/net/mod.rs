@@ -52,7 +52,7 @@ pub use timers::Timers;
 pub use tls::{ClientAuth, Tls, TlsSettings};
 pub(crate) use tls::{reload as reload_tls, watch as watch_tls};
 
-use crate::auth::{Authenticator, Door};
+use crate::auth::{Authenticator, Door, Identity};
 use crate::clock::Clock;
 use crate::functions::{Functions, Visit};
 use crate::guard::MemoryBounds;
@@ -148,6 +148,8 @@ pub struct Arrival {
     pub certificate_user: Option<ByteString>,
     /// A token that came with the upgrade to WebSocket.
     pub token: Option<Secret>,
+    /// Who signed the upgrade to WebSocket, if somebody did.
+    pub identity: Option<Box<Identity>>,
     /// The functions whose client it is.
     pub visit: Option<Arc<Visit>>,
 }
@@ -225,7 +227,8 @@ impl Net {
             token: arrival.token,
             identity: visit
                 .as_ref()
-                .map(|visit| Box::new(visit.guest().identity().clone())),
+                .map(|visit| Box::new(visit.guest().identity().clone()))
+                .or(arrival.identity),
         };
         let driver = Driver::new(
             socket,

@@ -33,6 +33,9 @@ pub struct Message {
     /// When the broker took it, in microseconds of a clock of its own; 0 if that is not known. For
     /// figures only: nothing is decided by it.
     pub taken_us: u64,
+    /// When the broker kept it as the retained message of its topic; 0 if it was not kept, or that
+    /// is not known.
+    pub retained_at: Timestamp,
     encodings: OnceLock<Box<Encoded>>,
     deflated: OnceLock<Box<Deflated>>,
 }
@@ -100,6 +103,7 @@ impl Message {
             publisher: 0,
             source: None,
             taken_us: 0,
+            retained_at: Timestamp(0),
             encodings: OnceLock::new(),
             deflated: OnceLock::new(),
         }
@@ -118,6 +122,7 @@ impl Message {
             publisher: self.publisher,
             source: self.source.clone(),
             taken_us: 0,
+            retained_at: self.retained_at,
             encodings: OnceLock::new(),
             deflated: OnceLock::new(),
         }

@@ -27,6 +27,7 @@
 //! | SEND, MESSAGE | `user-NAME` | user property whose name has a meaning here; `user-`: none |
 //! | MESSAGE | `persistent:true` | it was sent with `QoS` 1 or 2 |
 //! | MESSAGE | `retained:true` | it was kept |
+//! | MESSAGE | `subscription:server-N` | of a subscription that was made in the client's place |
 //! | MESSAGE | `redelivered:true`, `delivery-count` | how often it was delivered, with this time |
 //! | NACK | `requeue:false` | drop the message instead of delivering it again |
 //!
@@ -46,6 +47,11 @@ use crate::connection::{Connection, Open, Protocol, WebSocketUse};
 pub use decode::{Bounds, DecodeError, Decoded, Decoder};
 pub use encode::FrameWriter;
 pub use frame::Frame;
+
+/// How the names begin of subscriptions that were made in a client's place. Their number follows,
+/// which is the identifier that such a [`crate::connection::SubscribeRequest`] has: clients of STOMP
+/// give none themselves.
+pub const GIVEN: &str = "server-";
 
 /// STOMP, every version; the one value is listed in [`crate::registry`].
 #[derive(Clone, Copy, Debug)]

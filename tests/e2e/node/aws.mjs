@@ -75,6 +75,7 @@ cases.iot = async (port, key, secret, topic) => {
   const kept = await client.send(new GetRetainedMessageCommand({ topic: `${topic}/x` }));
   assert.deepEqual(kept.payload, payload);
   assert.equal(kept.qos, 1);
+  assert.ok(Math.abs(kept.lastModifiedTime - Date.now()) < 60_000);
   const listed = await client.send(new ListRetainedMessagesCommand({ maxResults: 200 }));
   assert.ok(listed.retainedTopics.some((row) => row.topic === `${topic}/x` && row.payloadSize === 7));
   await assert.rejects(client.send(new GetRetainedMessageCommand({ topic: `${topic}/y` })), ResourceNotFoundException);

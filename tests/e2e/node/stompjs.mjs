@@ -137,4 +137,32 @@ cases.request_and_reply = async (url, version, topic) => {
   assert.deepEqual([answer.body, answer.headers['correlation-id']], ['answer', '7']);
 };
 
+cases.subscribed_by_others = async (url, version, topic) => {
+  const unknown = new Inbox();
+  const client = await connect(url, version, { onUnhandledMessage: unknown.push });
+  await subscribe(client, `/topic/${topic}/own`);
+  const api = url.replace('ws:', 'http:').replace('/stomp', '/api/v1');
+  const ask = async (method, path, body) => {
+    const answer = await fetch(api + path, { method, body: body && JSON.stringify(body) });
+    return [answer.status, answer.status === 204 ? null : await answer.json()];
+  };
+  const { session } = client.frame.headers;
+  const [, { clients }] = await ask('GET', '/clients?limit=1000');
+  const me = encodeURIComponent(clients.find((row) => row.connectionId === session).clientId);
+  const [, { results }] = await ask('POST', `/clients/${me}/subscriptions`, { topics: [`${topic}/given`] });
+  assert.deepEqual(results, [{ topic: `${topic}/given`, status: 200, qos: 0 }]);
+  assert.equal((await ask('PUT', `/clients/${me}/groups/${topic}`))[0], 204);
+  await ask('POST', '/publish', { topic: `${topic}/given`, data: 'to you' });
+  const message = await unknown.next();
+  assert.deepEqual([message.headers.subscription, message.body], ['server-1', 'to you']);
+  await ask('POST', '/publish', { group: topic, data: 'to all' });
+  assert.deepEqual((await unknown.next()).headers.subscription, 'server-2');
+  await ask('POST', '/publish', { topic: `${topic}/own`, data: 'as ever' });
+  assert.equal((await client.inbox.next()).body, 'as ever');
+  // The client can end what others began.
+  await received(client, (asked) => client.unsubscribe('server-1', asked));
+  const [, { subscriptions }] = await ask('GET', `/clients/${me}/subscriptions`);
+  assert.deepEqual(subscriptions.map((row) => row.topic), [`${topic}/own`, `$group/${topic}`]);
+};
+
 await main(cases);

@@ -212,6 +212,7 @@ pub(super) fn message_line(message: &model::Message) -> Message {
         expires_at: message.expires_at.map(|at| at.0),
         publisher: message.publisher,
         source: message.source.as_deref().map(str::to_owned),
+        retained_at: (message.retained_at.0 != 0).then_some(message.retained_at.0),
         properties: message.properties.as_deref().map(properties_line),
     }
 }
@@ -224,6 +225,7 @@ pub(super) fn message(line: Message) -> Result<Arc<model::Message>> {
     message.expires_at = line.expires_at.map(Timestamp);
     message.publisher = line.publisher;
     message.source = line.source.map(Arc::from);
+    message.retained_at = Timestamp(line.retained_at.unwrap_or(0));
     message.properties = line.properties.map(properties).transpose()?.map(Box::new);
     Ok(Arc::new(message))
 }

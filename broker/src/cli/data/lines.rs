@@ -211,6 +211,9 @@ pub(super) struct Message {
     /// Of a retained message: who published it, as JSON.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) source: Option<String>,
+    /// Of a retained message: since when it is kept, in milliseconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) retained_at: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) properties: Option<Properties>,
 }

@@ -450,10 +450,21 @@ fn retained_messages_survive_as_they_were_acknowledged() {
         world.story.publish(message);
     }
     world.sync(&[]);
-    world.crash();
+    let since = world.story.batch.now;
+    world.crash_for(60);
     let reader = world.connect(lasting("r"));
     world.subscribe(&reader, "#", QoS::AtLeastOnce);
     assert_eq!(reader.payloads(), ["2"]);
+    let kept = world
+        .story
+        .hub
+        .retained_page(None, None, 10, world.story.batch.now);
+    let kept: Vec<_> = kept
+        .messages
+        .iter()
+        .map(|message| message.retained_at)
+        .collect();
+    assert_eq!(kept, [since]);
 }
 
 #[test]

@@ -97,6 +97,7 @@ impl World {
             on_loopback: true,
             certificate_user: None,
             token: self.token.lock().clone(),
+            identity: None,
             visit: None,
         };
         let net = Arc::clone(&self.net);

@@ -71,15 +71,16 @@ pub(crate) fn a_message() -> impl Strategy<Value = Arc<Message>> {
         (topic(), bytes(), qos(), any::<bool>()),
         option::of(properties()),
         option::of(timestamp()),
-        (number(), option::of(text())),
+        (number(), option::of(text()), timestamp()),
     )
         .prop_map(
-            |((topic, payload, qos, retain), properties, expires_at, (publisher, source))| {
+            |((topic, payload, qos, retain), properties, expires_at, (publisher, source, at))| {
                 let mut message = Message::new(topic, payload, qos, retain);
                 message.properties = properties.map(Box::new);
                 message.expires_at = expires_at;
                 message.publisher = publisher;
                 message.source = source.as_deref().map(Arc::from);
+                message.retained_at = at;
                 Arc::new(message)
             },
         )

@@ -1,7 +1,7 @@
 //! Messages and their receivers.
 //!
 //! A message's body is what is stored once for all receivers:
-//! `flags, topic, [publisher], [expires at], [properties], [source], payload to the end`.
+//! `flags, topic, [publisher], [expires at], [properties], [source], [retained at], payload to the end`.
 
 use std::sync::Arc;
 
@@ -22,6 +22,7 @@ const PUBLISHER: u8 = 1 << 3;
 const EXPIRES: u8 = 1 << 4;
 const PROPERTIES: u8 = 1 << 5;
 const SOURCE: u8 = 1 << 6;
+const RETAINED_AT: u8 = 1 << 7;
 
 const CONTENT_TYPE: u8 = 1;
 const REPLY_TO: u8 = 1 << 1;
@@ -65,6 +66,8 @@ fn put_head(out: &mut Vec<u8>, message: &Message) {
     set(&mut flags, EXPIRES, message.expires_at.is_some());
     set(&mut flags, PROPERTIES, message.properties.is_some());
     set(&mut flags, SOURCE, message.source.is_some());
+    let retained_at = (message.retained_at.0 != 0).then_some(message.retained_at.0);
+    set(&mut flags, RETAINED_AT, retained_at.is_some());
     out.push(flags);
     put_bytes(out, message.topic.as_str().as_bytes());
     put_optional(out, (message.publisher != 0).then_some(message.publisher));
@@ -75,6 +78,7 @@ fn put_head(out: &mut Vec<u8>, message: &Message) {
     if let Some(source) = &message.source {
         put_bytes(out, source.as_bytes());
     }
+    put_optional(out, retained_at);
 }
 
 fn put_properties(out: &mut Vec<u8>, properties: &Properties) {
@@ -117,6 +121,7 @@ pub(super) struct Body<'a> {
     pub(super) expires_at: Option<Timestamp>,
     properties: Option<BodyProperties<'a>>,
     source: Option<&'a [u8]>,
+    retained_at: Timestamp,
     payload: &'a [u8],
 }
 
@@ -137,7 +142,8 @@ impl<'a> Body<'a> {
     /// Reads through a body. Texts are checked only when they are asked for.
     pub(super) fn parse(bytes: &'a [u8]) -> Result<Self, Malformed> {
         let mut reader = Reader::new("a message", bytes);
-        let flags = reader.flags(QOS | RETAIN | PUBLISHER | EXPIRES | PROPERTIES | SOURCE)?;
+        let known = QOS | RETAIN | PUBLISHER | EXPIRES | PROPERTIES | SOURCE | RETAINED_AT;
+        let flags = reader.flags(known)?;
         let topic = reader.bytes()?;
         let publisher = reader.optional(flags & PUBLISHER != 0)?.unwrap_or(0);
         let expires_at = reader.optional(flags & EXPIRES != 0)?.map(Timestamp);
@@ -145,6 +151,7 @@ impl<'a> Body<'a> {
             .then(|| BodyProperties::parse(&mut reader))
             .transpose()?;
         let source = (flags & SOURCE != 0).then(|| reader.bytes()).transpose()?;
+        let retained_at = reader.optional(flags & RETAINED_AT != 0)?.unwrap_or(0);
         let payload = reader.rest();
         Ok(Self {
             reader,
@@ -154,6 +161,7 @@ impl<'a> Body<'a> {
             expires_at,
             properties,
             source,
+            retained_at: Timestamp(retained_at),
             payload,
         })
     }
@@ -178,6 +186,7 @@ impl<'a> Body<'a> {
         let mut message = Message::new(topic, payload, qos, self.flags & RETAIN != 0);
         message.publisher = self.publisher;
         message.expires_at = self.expires_at;
+        message.retained_at = self.retained_at;
         message.source = self
             .source
             .map(|source| self.reader.utf8(source).map(Arc::from))

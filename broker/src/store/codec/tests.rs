@@ -149,7 +149,7 @@ fn unknown_operations_and_flags_are_malformed() {
     assert_eq!(what(&[16]), "an unknown operation");
     assert_eq!(what(&[11, 1, 2]), "an unknown flag");
     assert_eq!(what(&[13, 3, 3, 1, b'a']), "an unknown QoS");
-    assert_eq!(what(&[13, 3, 0x80, 1, b'a']), "an unknown flag");
+    assert_eq!(what(&[13, 4, 0x20, 1, b'a', 0x40]), "an unknown flag");
     assert_eq!(what(&[13, 3, 0, 1, b'#']), "a text that is no topic");
     assert_eq!(what(&[14, 1, 0xff]), "text that is not UTF-8");
     assert_eq!(
@@ -244,6 +244,8 @@ fn samples() -> Vec<Op> {
     let full = Arc::new(full);
     let mut sourced = bare.copy();
     sourced.source = Some("{}".into());
+    let mut timed = sourced.copy();
+    timed.retained_at = Timestamp(1_700_000_000_000);
     let session = SessionRecord {
         number: 300,
         client_id: "sensor".into(),
@@ -361,6 +363,9 @@ fn samples() -> Vec<Op> {
         Op::Retain { message: bare },
         Op::Retain {
             message: Arc::new(sourced),
+        },
+        Op::Retain {
+            message: Arc::new(timed),
         },
         Op::Unretain {
             topic: "a/b".into(),

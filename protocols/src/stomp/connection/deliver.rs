@@ -1,5 +1,7 @@
 //! MESSAGE (STOMP 1.2 §MESSAGE): a head for the subscription, then what all receivers share.
 
+use std::num::NonZeroU32;
+
 use super::StompConnection;
 use super::settle::{MessageId, Number};
 use super::subscribe::{AckMode, Subscription};
@@ -9,7 +11,7 @@ use crate::outbox::Outbox;
 use crate::stomp::destination::Style;
 use crate::stomp::encode::put_number;
 use crate::stomp::frame::{Buffer, Escaping};
-use crate::stomp::{Version, destination, message};
+use crate::stomp::{GIVEN, Version, destination, message};
 
 impl StompConnection {
     /// Writes a message once for each of the subscriptions that it comes from.
@@ -27,6 +29,9 @@ impl StompConnection {
         for matched in delivery.matched {
             let serial = self.serial;
             let Some(subscription) = self.subscriptions.by_id(matched.id) else {
+                if let Some(number) = matched.identifier {
+                    delivered = self.given(number, delivery, version, now, outbox);
+                }
                 continue;
             };
             let number = subscription.number(delivery, serial);
@@ -56,20 +61,55 @@ impl StompConnection {
         now: Timestamp,
         outbox: &mut Outbox,
     ) -> Delivered {
+        let escaping = Escaping::of("MESSAGE", Some(version));
+        let topic = delivery.message.topic.as_str();
+        let name = |head: &mut Buffer| destination::put(topic, Style::Bare, escaping, head);
+        self.not_its_own(name, delivery, version, now, outbox)
+    }
+
+    /// A message of a subscription that was made in the client's place: the only ones here that
+    /// have an identifier, and it makes their name.
+    fn given(
+        &mut self,
+        number: NonZeroU32,
+        delivery: &Delivery<'_>,
+        version: Version,
+        now: Timestamp,
+        outbox: &mut Outbox,
+    ) -> Delivered {
+        let name = |head: &mut Buffer| {
+            head.extend_from_slice(GIVEN.as_bytes());
+            put_number(head, u64::from(number.get()));
+        };
+        self.not_its_own(name, delivery, version, now, outbox)
+    }
+
+    /// A message of what is not in the client's own table.
+    fn not_its_own(
+        &mut self,
+        name: impl FnOnce(&mut Buffer),
+        delivery: &Delivery<'_>,
+        version: Version,
+        now: Timestamp,
+        outbox: &mut Outbox,
+    ) -> Delivered {
         if delivery.position.is_some() {
             // Nothing could acknowledge it.
             return Delivered::NotSubscribed;
         }
         let escaping = Escaping::of("MESSAGE", Some(version));
-        let topic = delivery.message.topic.as_str();
         let mut head = Buffer::new();
         head.extend_from_slice(b"MESSAGE\nsubscription:");
-        destination::put(topic, Style::Bare, escaping, &mut head);
+        name(&mut head);
         head.extend_from_slice(b"\nmessage-id:");
         put_number(&mut head, self.serial);
         head.extend_from_slice(b"\ndestination:");
+        let topic = delivery.message.topic.as_str();
         destination::put(topic, Style::Bare, escaping, &mut head);
         head.push(b'\n');
+        if delivery.retain {
+            head.extend_from_slice(b"retained:true\n");
+        }
         let tail = message::tail(delivery.message, version);
         let parts = [head.as_slice(), tail.bytes];
         let payload = &delivery.message.payload;

@@ -17,7 +17,7 @@ use crate::model::{QoS, SubscriptionFilter};
 use crate::stomp::destination::{self, Style};
 use crate::stomp::encode::put_header;
 use crate::stomp::frame::{Buffer, Escaping};
-use crate::stomp::{Frame, Version};
+use crate::stomp::{Frame, GIVEN, Version};
 
 /// How a subscription's messages are acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -288,7 +288,7 @@ impl StompConnection {
             Some(id) => id,
             None => required(frame, "destination")?,
         };
-        if !self.subscriptions.remove(&key) {
+        if !self.subscriptions.remove(&key) && !is_given(&key) {
             let detail = format!("there is no subscription {}", quoted(&key));
             return Err(Fault::protocol("Unknown subscription", detail));
         }
@@ -299,6 +299,13 @@ impl StompConnection {
         });
         Ok(Wait::Answer(token))
     }
+}
+
+/// Whether a subscription may be one that was made in the client's place, which only the broker
+/// knows.
+fn is_given(key: &str) -> bool {
+    let number = key.strip_prefix(GIVEN).map(str::parse::<u32>);
+    matches!(number, Some(Ok(1..)))
 }
 
 fn message_head(version: Option<Version>, header: Option<&str>) -> Box<[u8]> {
