@@ -8,12 +8,13 @@ import socket
 import subprocess
 import threading
 
+import httpx
 import paho.mqtt.client as paho
 import pytest
 import stomp as stomppy
 from paho.mqtt.enums import CallbackAPIVersion
 
-from support import json_client, mqtt, process, stomp, tokens
+from support import json_client, mqtt, process, stomp, tokens, websocket
 from support.waiting import PATIENCE, unique, until
 
 TOKENS = {"auth__methods": "token", "auth__token_secret": tokens.SECRET, "access__unmatched": "allow"}
@@ -21,7 +22,7 @@ TOKENS = {"auth__methods": "token", "auth__token_secret": tokens.SECRET, "access
 
 @pytest.fixture(scope="module")
 def broker(request, tmp_path_factory):
-    broker = process.start(tmp_path_factory.mktemp("auth"), **TOKENS, auth__token_audiences="polycast")
+    broker = process.start(tmp_path_factory.mktemp("auth"), **TOKENS, auth__token_audiences="polycast", log__level="trace")
     yield broker
     broker.stop()
     log = broker.log_text()
@@ -86,6 +87,40 @@ def by_query(broker, token):
     return json_outcome(json_client.Client(broker.http, path=f"/ws?access_token={token}"))
 
 
+def by_upgrade(broker, token):
+    """In the header of the upgrade, for a client whose protocol brings no credentials itself."""
+    extra = [f"Authorization: Bearer {token}"]
+    with socket.create_connection(("127.0.0.1", broker.http), PATIENCE) as sock:
+        answer, _ = websocket.exchange(sock, websocket.request(broker.http, ["mqtt"], extra=extra))
+        assert answer.status == 101
+        sock.sendall(websocket.frame(websocket.BINARY, mqtt.connect(unique("c"))))
+        reason = sock.recv(6)[5]
+        return None if reason == 0 else reason
+
+
+def by_refresh(broker, token):
+    """As a renewal of credentials that are good; refused there, nothing is changed by it."""
+    client = json_client.Client.open(broker.http, token=good())
+    answer = client.ask("refresh", token=token)
+    client.fence()
+    client.close()
+    return None if answer["type"] == "ack" else answer["code"]
+
+
+def by_http(header, prefix=""):
+    def attempt(broker, token):
+        answer = httpx.get(broker.http_url("/api/v1/clients"), headers={header: prefix + token})
+        return None if answer.status_code == 200 else answer.status_code
+
+    return attempt
+
+
+def by_stream(broker, token):
+    """Where an EventSource puts it: it cannot send headers."""
+    with httpx.stream("GET", broker.http_url("/api/v1/subscribe"), params={"topic": "t", "access_token": token}) as answer:
+        return None if answer.status_code == 200 else answer.status_code
+
+
 WAYS = {
     "mqtt 3.1.1": (by_mqtt(4), 4, 5),
     "mqtt 5": (by_mqtt(5), 0x86, 0x87),
@@ -94,7 +129,12 @@ WAYS = {
     "stomp Authorization": (by_stomp("Authorization", "Bearer "), "Bad credentials", "Not authorized"),
     "json": (by_json, "badCredentials", "notAuthorized"),
     "query": (by_query, "badCredentials", "notAuthorized"),
+    "upgrade": (by_upgrade, 0x86, 0x87),
+    "http": (by_http("Authorization", "Bearer "), 401, 401),
+    "event stream": (by_stream, 401, 401),
 }
+
+RENEWAL = {"refresh": (by_refresh, "badCredentials", "notAuthorized")}
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -136,7 +176,7 @@ def attacks():
 @pytest.mark.parametrize("attack", attacks())
 def test_token_attacks(broker, attack):
     token = attacks()[attack]
-    for way, (attempt, bad, _) in WAYS.items():
+    for way, (attempt, bad, _) in (WAYS | RENEWAL).items():
         # STOMP's bound of a header is met before the token's.
         expected = "Frame too large" if attack == "oversized" and way.startswith("stomp") else bad
         assert attempt(broker, token) == expected, way
@@ -145,7 +185,7 @@ def test_token_attacks(broker, attack):
 def test_the_public_key_is_no_secret(start_broker, tmp_path):
     """The classic: an HS256 token whose secret is the published RSA key."""
     (tmp_path / "k1.pem").write_bytes(RSA.public)
-    broker = start_broker(auth__methods="token", auth__token_key_files=tmp_path / "k1.pem")
+    broker = start_broker(auth__methods="token", auth__token_key_files=tmp_path / "k1.pem", access__unmatched="allow")
     given = tokens.claims()
     for attempt, bad, _ in WAYS.values():
         assert attempt(broker, RSA.sign(given)) is None
@@ -298,7 +338,8 @@ def test_a_flood_of_logins_leaves_the_others_alone(start_broker, tmp_path):
 def test_keys_rotate_and_outlive_their_host(start_broker):
     keys = [tokens.Ed("one")]
     service = tokens.Service(lambda _: (200, {}, {"keys": [key.jwk() for key in keys]}))
-    broker = start_broker(auth__methods="token", auth__token_jwks_url=service.url, auth__token_jwks_pause="100ms")
+    broker = start_broker(auth__methods="token", auth__token_jwks_url=service.url, auth__token_jwks_pause="100ms",
+                          access__unmatched="allow")
     for attempt, _, _ in WAYS.values():
         assert attempt(broker, keys[0].sign(tokens.claims())) is None
     assert len(service.requests) == 1

@@ -3,6 +3,7 @@
 import json
 import time
 
+import httpx
 import pytest
 
 from support import json_client, mqtt, process, stomp, tokens
@@ -69,6 +70,15 @@ def test_json_is_warned_and_closed_with_4401(broker):
     assert [frame["type"] for frame in frames] == ["expiring", "disconnect"]
     assert frames[0]["expiresAt"] > time.time() * 1000 - 5000 and 0 <= frames[0]["expiresIn"] <= 2
     assert frames[1]["reason"] == "expired"
+
+
+def test_a_stream_of_events_ends(broker):
+    headers = {"authorization": f"Bearer {ends_in(0)}"}
+    with httpx.stream("GET", broker.http_url("/api/v1/subscribe"), params={"topic": "t"}, headers=headers) as answer:
+        assert answer.status_code == 200
+        lines = list(answer.iter_lines())
+    assert lines[0] == "event: connected"
+    assert httpx.get(broker.http_url("/api/v1/clients"), headers=headers).status_code == 401
 
 
 @pytest.mark.parametrize("version", [4, 5])

@@ -544,3 +544,24 @@ def test_s19_an_unknown_type_is_named(broker):
     ws.send(TEXT, '{"type":"nonsense","id":"5"}')
     frame = json.loads(ws.read_message()[1])
     assert frame["type"] == "error" and "nonsense" in json.dumps(frame)
+
+
+# --- all of them ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("line", [b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n", b"PROXY TCP4 " + b"1" * 10_000,
+                                  b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c" + bytes(12)])
+def test_s24_a_proxy_header_from_a_stranger_is_nothing_but_wrong_bytes(broker, line):
+    login = {"mqtt": mqtt.connect("x"), "stomp": stomp.encode("CONNECT", {"accept-version": "1.2", "host": "h"}),
+             "http": b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"}
+    for name, sends in login.items():
+        with socket.create_connection(("127.0.0.1", getattr(broker, name)), timeout=10) as sock:
+            answer = b""
+            try:
+                sock.sendall(line + sends)
+                while more := sock.recv(65536):
+                    answer += more
+            except ConnectionError:
+                pass
+        assert not answer.startswith((b"\x20", b"CONNECTED", b"HTTP/1.1 200")), (name, answer)
+    assert "192.0.2.1" not in broker.log_text()

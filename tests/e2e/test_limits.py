@@ -978,6 +978,9 @@ def test_route_cache_topics(start_broker):
 # --- all of them --------------------------------------------------------------------------------
 
 ELSEWHERE = {
+    "memory": "test_system.py",
+    "memory_high": "test_system.py",
+    "memory_max": "test_system.py",
     "receive_maximum": "test_mqtt_connect.py",
     "maximum_qos": "test_mqtt_subscribe.py",
     "retain_available": "test_mqtt_subscribe.py",

@@ -8,6 +8,7 @@ import pytest
 
 from support import json_client, mqtt, process, stomp, tokens
 from support.waiting import unique, until
+from support.websocket import WebSocket
 
 from test_limits import own_address
 
@@ -85,7 +86,30 @@ def by_json(broker, token, name):
     return ended
 
 
-PROTOCOLS = {"mqtt 5": mqtt_5, "mqtt 3.1.1": mqtt_3, "stomp": by_stomp, "json": by_json}
+def over_ws(broker, token, name):
+    client = mqtt.Client(WebSocket(broker.http, "mqtt"))
+    client.send(mqtt.connect(name, username="x", password=token))
+    assert client.expect(mqtt.CONNACK).reason == 0
+    return lambda: client.expect_closed()[-1].reason == 0x87
+
+
+PROTOCOLS = {"mqtt 5": mqtt_5, "mqtt 3.1.1": mqtt_3, "stomp": by_stomp, "json": by_json, "mqtt over ws": over_ws}
+
+
+@pytest.mark.parametrize("kind", ["user", "tokenId"])
+def test_a_revocation_ends_streams_of_events(broker, kind):
+    user, token_id = unique("u"), unique("t")
+    headers = {"authorization": f"Bearer {tokens.token(user, jti=token_id)}"}
+    with httpx.stream("GET", broker.http_url("/api/v1/subscribe"), params={"topic": "t"}, headers=headers) as answer:
+        lines = answer.iter_lines()
+        assert next(lines) == "event: connected"
+        began = time.monotonic()
+        done = post(broker, "/revocations", **{kind: {"user": user, "tokenId": token_id}[kind]})
+        assert done["connections"] == 1
+        for _ in lines:
+            pass
+        assert time.monotonic() - began < 1, "within a second"
+    assert httpx.get(broker.http_url("/api/v1/clients"), headers=headers).status_code == 401
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -268,5 +292,34 @@ def test_failed_logins_lead_to_a_ban_that_can_be_lifted(tmp_path):
             attempt(tokens.token())
         assert lift(broker, "/bans", address=address) == 204
         assert attempt(tokens.token()) == 0
+    finally:
+        broker.stop()
+
+
+GUESSES = {
+    "key": {"x-api-key": "wrong"},
+    "bearer": {"authorization": "Bearer wrong"},
+    "signature": {"authorization": "AWS4-HMAC-SHA256 Credential=NOBODY/20260101/eu-west-1/execute-api/aws4_request, "
+                                   "SignedHeaders=host, Signature=00"},
+}
+
+
+@pytest.mark.parametrize("guess", GUESSES)
+def test_keys_cannot_be_guessed_over_http(tmp_path, guess):
+    address = own_address()
+    if address is None or address.startswith("127."):
+        pytest.skip("this machine has no address but loopback, which is never banned")
+    broker = start(tmp_path, "--http", "0.0.0.0:0", protection__failed_logins=3)
+    try:
+        def attempt(**headers):
+            with httpx.Client(base_url=f"http://{address}:{broker.http}", headers=headers) as client:
+                return client.post("/@connections/abc", content="x").status_code
+
+        # Who shows nothing guesses nothing.
+        assert [attempt() for _ in range(5)] == [403] * 5
+        assert [attempt(**GUESSES[guess]) for _ in range(3)] == [403] * 3
+        with pytest.raises(httpx.TransportError):
+            attempt(**{"x-api-key": KEY})
+        assert any(row.get("address") == address for row in listed(broker, "bans"))
     finally:
         broker.stop()

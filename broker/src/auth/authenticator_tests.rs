@@ -266,7 +266,8 @@ async fn serve(answers: Vec<String>) -> (String, Arc<std::sync::atomic::AtomicUs
             counted.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
             let mut request = [0; 4096];
             let _ = socket.read(&mut request).await.unwrap();
-            socket.write_all(answer.as_bytes()).await.unwrap();
+            // Who has read enough goes.
+            let _ = socket.write_all(answer.as_bytes()).await;
         }
     });
     (url, count)
@@ -378,4 +379,52 @@ async fn keys_are_fetched_when_they_are_needed_and_not_more_often() {
         Err(RefusalCode::Unavailable),
         "too old to be trusted"
     );
+}
+
+fn signed_by_ed(auth: &Authenticator, kid: &str) -> String {
+    let key = EncodingKey::from_ed_pem(include_bytes!("testdata/ed.pem")).unwrap();
+    let header = Header {
+        kid: Some(kid.into()),
+        ..Header::new(Algorithm::EdDSA)
+    };
+    let claims = json!({"sub": "ann", "exp": auth.clock.now().0 / 1000 + 600});
+    jsonwebtoken::encode(&header, &claims, &key).unwrap()
+}
+
+/// The first token comes while the keys are being fetched for the start.
+#[tokio::test]
+async fn a_login_waits_for_the_fetch_that_is_under_way() {
+    let (url, count) = serve(vec![key_set("one", include_str!("testdata/ed.pub.pem"))]).await;
+    let auth = authenticator(&[("AUTH__METHODS", "token"), ("AUTH__TOKEN_JWKS_URL", &url)]);
+    auth.prime();
+    let answered = later(auth.log_in(by_token(&signed_by_ed(&auth, "one")))).await;
+    assert_eq!(user(answered), Ok("ann".into()));
+    assert_eq!(count.load(std::sync::atomic::Ordering::SeqCst), 1);
+}
+
+/// What a host of keys may answer that gives nobody a key: it is not followed, not kept, and lets
+/// nobody in.
+#[tokio::test]
+async fn a_host_that_answers_nonsense_gives_no_keys() {
+    let elsewhere = key_set("one", include_str!("testdata/ed.pub.pem"));
+    let (other, followed) = serve(vec![elsewhere]).await;
+    let secret = r#"{"keys":[{"kty":"oct","kid":"one","alg":"HS256","k":"AAAA"}]}"#;
+    let large = format!(r#"{{"keys":[],"x":"{}"}}"#, "x".repeat(300 * 1024));
+    let answers = vec![
+        answer("302 Found", &format!("Location: {other}\r\n"), ""),
+        answer("200 OK", "", "<html>"),
+        answer("200 OK", "", "{}"),
+        answer("200 OK", "", secret),
+        answer("200 OK", "", &large),
+        answer("500 Oh", "", ""),
+    ];
+    let (times, (url, count)) = (answers.len(), serve(answers).await);
+    let auth = authenticator(&[("AUTH__METHODS", "token"), ("AUTH__TOKEN_JWKS_URL", &url)]);
+    for _ in 0..times {
+        let answered = later(auth.log_in(by_token(&signed_by_ed(&auth, "one")))).await;
+        assert_eq!(answered, Err(RefusalCode::Unavailable));
+        auth.clock.advance(Duration::from_secs(30));
+    }
+    assert_eq!(count.load(std::sync::atomic::Ordering::SeqCst), times);
+    assert_eq!(followed.load(std::sync::atomic::Ordering::SeqCst), 0);
 }

@@ -16,6 +16,7 @@ use jsonwebtoken::{Algorithm, DecodingKey};
 use parking_lot::Mutex;
 use protocols::model::Timestamp;
 use serde_json::Value;
+use tokio::sync::OwnedMutexGuard;
 use url::Url;
 
 use super::credentials::Rejection;
@@ -33,6 +34,9 @@ const SET_KEYS: usize = 64;
 /// Time that the host has for its answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Age of a set that a token may have been looked up before.
+const JUST_NOW: Duration = Duration::from_secs(1);
+
 /// See the module.
 pub(super) struct Jwks {
     url: Url,
@@ -44,7 +48,7 @@ pub(super) struct Jwks {
     keys: ArcSwap<Vec<Key>>,
     history: Mutex<History>,
     /// Held while the set is fetched.
-    fetching: tokio::sync::Mutex<()>,
+    fetching: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[derive(Debug, Default)]
@@ -64,7 +68,7 @@ impl Jwks {
             max_age: auth.token_jwks_max_age,
             keys: ArcSwap::default(),
             history: Mutex::default(),
-            fetching: tokio::sync::Mutex::default(),
+            fetching: Arc::default(),
         }
     }
 
@@ -83,9 +87,8 @@ impl Jwks {
             let history = self.history.lock();
             history.fetched.map(|fetched| since(fetched, now))
         };
-        if age.is_some_and(|age| age > self.refresh) && self.may_try(now) {
-            let jwks = Arc::clone(self);
-            tokio::spawn(async move { jwks.fetch(now).await });
+        if age.is_some_and(|age| age > self.refresh) {
+            self.fetch_behind(now);
         }
         match age {
             Some(age) if age <= self.max_age => self.keys.load_full(),
@@ -97,15 +100,16 @@ impl Jwks {
     /// ago. `Ok` if it is worth looking again.
     pub(super) async fn renew(&self) -> Result<(), Rejection> {
         let now = self.clock.now();
-        if self.may_try(now) {
-            self.fetch(now).await;
+        if let Some(turn) = self.may_try(now) {
+            self.fetch(now, turn).await;
             return Ok(());
         }
         // Someone may be at it; then that is the answer for this one too.
         drop(self.fetching.lock().await);
         let fetched = self.history.lock().fetched;
         match fetched {
-            Some(fetched) if fetched >= now => Ok(()),
+            // Also if it ended between the look at the keys and this one.
+            Some(fetched) if since(fetched, now) <= JUST_NOW => Ok(()),
             Some(fetched) if since(fetched, now) <= self.max_age => Err(Rejection::UnknownKey),
             _ => Err(Rejection::KeysUnavailable),
         }
@@ -113,26 +117,31 @@ impl Jwks {
 
     /// Fetches the keys before the first token comes.
     pub(super) fn prime(self: &Arc<Self>) {
-        let (jwks, now) = (Arc::clone(self), self.clock.now());
-        if jwks.may_try(now) {
-            tokio::spawn(async move { jwks.fetch(now).await });
+        self.fetch_behind(self.clock.now());
+    }
+
+    fn fetch_behind(self: &Arc<Self>, now: Timestamp) {
+        if let Some(turn) = self.may_try(now) {
+            let jwks = Arc::clone(self);
+            tokio::spawn(async move { jwks.fetch(now, turn).await });
         }
     }
 
-    /// Whether the pause since the last attempt is over; then the attempt is the caller's.
-    fn may_try(&self, now: Timestamp) -> bool {
+    /// Whether the pause since the last attempt is over; then the attempt is the caller's. Whoever
+    /// asks from then on finds it under way, although it may not have begun.
+    fn may_try(&self, now: Timestamp) -> Option<OwnedMutexGuard<()>> {
         let mut history = self.history.lock();
-        let may = history
-            .tried
-            .is_none_or(|tried| since(tried, now) >= self.pause);
-        if may {
-            history.tried = Some(now);
+        let tried = history.tried;
+        if tried.is_some_and(|tried| since(tried, now) < self.pause) {
+            return None;
         }
-        may
+        let turn = Arc::clone(&self.fetching).try_lock_owned().ok()?;
+        history.tried = Some(now);
+        Some(turn)
     }
 
-    async fn fetch(&self, now: Timestamp) {
-        let _one_at_a_time = self.fetching.lock().await;
+    /// Fetches the keys; nobody else does until the turn is over.
+    async fn fetch(&self, now: Timestamp, turn: OwnedMutexGuard<()>) {
         match self.keys_of_host().await {
             Ok(keys) => {
                 tracing::info!(url = %self.url, keys = keys.len(), "a key set was fetched");
@@ -143,6 +152,7 @@ impl Jwks {
                 tracing::error!(url = %self.url, %error, "a key set could not be fetched");
             }
         }
+        drop(turn);
     }
 
     async fn keys_of_host(&self) -> Result<Vec<Key>, String> {

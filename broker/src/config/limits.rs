@@ -174,7 +174,7 @@ section! {
         /// Open connections of one user.
         connections_per_user: usize = 100_000, Count(1, 10_000_000), Live;
         /// Share of the connections, in percent, that may be without a login: in the TLS
-        /// handshake, before their first HTTP request or before the login. Beyond it, the oldest
+        /// handshake, over HTTP while nobody known asks, or before the login. Beyond it, the oldest
         /// of them is closed for each new one.
         half_open_percent: u32 = 20, Count(1, 100), Live;
         /// Bytes that all connections without a login may make the broker hold. Beyond it, the

@@ -228,6 +228,22 @@ impl Keys {
         Some(verified.map(|secret| secret.caller().identity))
     }
 
+    /// Refuses a signed request of whom nobody knows, before its body is read.
+    pub(super) fn check_signer(
+        &self,
+        (has_logins, now): (bool, Timestamp),
+        head: &Parts,
+        ends: &Ends,
+    ) -> Result<(), Problem> {
+        let is_open = !has_logins && self.is_open(ends);
+        match signature::of(head.into()) {
+            Some(signature) if !is_open => signature?
+                .signer(head.into(), now.0, &self.secrets)
+                .map(drop),
+            _ => Ok(()),
+        }
+    }
+
     /// Looks at all keys, so that the time tells nothing.
     fn find(&self, name: Option<&str>, shown: &str) -> Option<Caller> {
         let shown = sha256(shown.as_bytes());
@@ -245,6 +261,15 @@ impl Keys {
 impl Secret {
     fn caller(&self) -> Caller {
         Caller::new(Some(&self.id), Method::ApiKey, self.permissions)
+    }
+}
+
+/// Whether a refusal is that of a secret that was shown and is none: it counts as a failed login.
+pub(super) fn is_guess(refusal: &Problem, head: &Parts, query: &Query) -> bool {
+    match refusal.code {
+        "badSignature" => true,
+        "badCredentials" => shown_key(&head.headers, query).is_some(),
+        _ => false,
     }
 }
 

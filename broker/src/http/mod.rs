@@ -68,6 +68,10 @@ use problem::{Face, Problem};
 use route::{Found, Route};
 use text::Query;
 
+/// Marks an answer to someone who has shown who it is, and may do what was asked for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Recognised;
+
 /// What the API keeps between requests.
 pub struct Api {
     settings: ArcSwap<Settings>,
@@ -268,8 +272,13 @@ pub(crate) async fn answer(
                 let (operation, face) = (found.route.id, found.route.face);
                 let settings = net.api.settings.load_full();
                 let request = (&head, &mut body);
+                let needs = found.route.needs;
                 let carried = carry_out(net, &settings, &live, found, request, &ends, pulse).await;
-                let response = carried.unwrap_or_else(|problem| problem.into_response(face));
+                let is_known = needs.is_some() && carried.is_ok();
+                let mut response = carried.unwrap_or_else(|problem| problem.into_response(face));
+                if is_known {
+                    response.extensions_mut().insert(Recognised);
+                }
                 (operation, response)
             }
             Err(problem) => ("none", problem.into_response(Face::Rest)),
@@ -306,6 +315,9 @@ async fn carry_out(
     // Without one, a body is not even read of somebody unknown.
     let is_signed = route.face != Face::Rest && signature::of(head.into()).is_some();
     let first = if is_signed {
+        let means = (net.auth.load().is_on(), net.clock.now());
+        let known = settings.keys.check_signer(means, head, ends);
+        known.inspect_err(|refusal| count_guess(net, refusal, (head, &query), ends))?;
         None
     } else {
         Some(identify(net, settings, (head, &query), ends, route, None).await?)
@@ -362,8 +374,19 @@ async fn identify(
     let means = (net.auth.load().is_on(), net.clock.now());
     let caller = match settings.keys.identify(means, (head, query), ends, body) {
         Ok(Some(caller)) => Ok(caller),
-        Ok(None) => guard::log_in(net, head, ends).await,
-        Err(problem) => Err(problem),
+        Ok(None) => {
+            let refused = |refusal: &Problem| {
+                // What clients log in with was counted; keys are not among that.
+                if head.headers.contains_key("x-api-key") {
+                    count_guess(net, refusal, (head, query), ends);
+                }
+            };
+            guard::log_in(net, head, ends).await.inspect_err(refused)
+        }
+        Err(problem) => {
+            count_guess(net, &problem, (head, query), ends);
+            Err(problem)
+        }
     };
     let caller = caller.map_err(|mut problem| {
         if route.face == Face::Connections {
@@ -374,6 +397,14 @@ async fn identify(
     })?;
     caller.require(action, None)?;
     Ok(caller)
+}
+
+/// An address that shows keys which are none is banned as one that shows wrong passwords is.
+fn count_guess(net: &Net, refusal: &Problem, (head, query): (&Parts, &Query), ends: &Ends) {
+    if guard::is_guess(refusal, head, query) {
+        let guard = &net.hub.guard;
+        guard.failed_login(ends.peer.ip(), net.clock.now());
+    }
 }
 
 /// Waits until what an answer promises is on disk, and a little for a receiver that lags behind.

@@ -162,14 +162,14 @@ impl Signature<'_> {
         (is_scope && has_host).then_some(self)
     }
 
-    /// The key that the request was signed with, if it was.
-    pub(super) fn verify<'k>(
+    /// The key that the request says it was signed with, and the time when, if both can be. All
+    /// that can be said before the body is read: whoever knows no key has none read.
+    pub(super) fn signer<'k>(
         &self,
         head: Head<'_>,
-        body: &[u8],
         now_ms: u64,
         secrets: &'k [Secret],
-    ) -> Result<&'k Secret, Problem> {
+    ) -> Result<(&'k Secret, String), Problem> {
         let secret = secrets.iter().find(|secret| secret.id == self.id);
         let secret = secret.ok_or_else(|| {
             forbidden("the security token is invalid: its access key is not in `api.aws_keys`")
@@ -185,6 +185,18 @@ impl Signature<'_> {
                 "the signature is not of this time: it has expired, or the clocks of both machines differ",
             ));
         }
+        Ok((secret, date.to_owned()))
+    }
+
+    /// The key that the request was signed with, if it was.
+    pub(super) fn verify<'k>(
+        &self,
+        head: Head<'_>,
+        body: &[u8],
+        now_ms: u64,
+        secrets: &'k [Secret],
+    ) -> Result<&'k Secret, Problem> {
+        let (secret, date) = self.signer(head, now_ms, secrets)?;
         let to_sign = format!(
             "{ALGORITHM}\n{date}\n{}\n{}",
             self.scope,

@@ -27,7 +27,13 @@ impl Hub {
             mut message,
             ..
         } = publish;
-        self.check_publish(session, &message)?;
+        if let Err(refusal) = self.check_publish(session, &message) {
+            // What was taken before the rules changed is answered as it was: a client that is
+            // refused uses the identifier again, and what comes with it would be taken for this.
+            if !exactly_once.is_some_and(|id| session.lock().accepted.contains(id)) {
+                return Err(refusal);
+            }
+        }
         let key = idempotency_key.as_ref();
         // Who comes with the same key at the same time waits for the answer that it is to get.
         let _one_at_a_time = key.map(|key| self.keys[stripe(key)].lock());

@@ -198,12 +198,15 @@ impl Admission {
     /// to end when it is notified.
     pub fn begin_handshake(&self, number: u64) -> Arc<Notify> {
         let told = Arc::new(Notify::new());
-        self.counts
-            .half_open
-            .lock()
-            .put(number, Way::Task(Arc::clone(&told)));
-        self.make_room();
+        self.wait_again(number, &told);
         told
+    }
+
+    /// The same for a connection that has been let go on before, and is told in the same way.
+    pub(super) fn wait_again(&self, number: u64, told: &Arc<Notify>) {
+        let way = Way::Task(Arc::clone(told));
+        self.counts.half_open.lock().put(number, way);
+        self.make_room();
     }
 
     /// A connection begins to speak its protocol, and has not logged in.

@@ -13,11 +13,14 @@ use std::time::Duration;
 
 use super::admission::Permit;
 use super::gateway;
+use super::patience::Patient;
 use super::socket::Socket;
 use super::stream::Pulse;
+use super::visitor::Visitor;
 use super::{Arrival, Ends, Live, Net};
 use crate::auth::{Identity, token_of_request};
 use crate::functions::Visit;
+use crate::http::Recognised;
 use crate::telemetry::Transport;
 use bytes::{Bytes, BytesMut};
 use http::header::{self, HeaderName, HeaderValue};
@@ -42,27 +45,24 @@ const PROMETHEUS: HeaderValue = HeaderValue::from_static("text/plain; version=0.
 /// One connection: requests until it is closed or upgraded.
 pub(super) async fn serve(net: Arc<Net>, socket: Socket, ends: Ends, permit: Permit) {
     let peer = ends.peer;
-    let number = permit.number();
-    let dismissed = net.admission.begin_handshake(number);
+    let visitor = Arc::new(Visitor::new(Arc::clone(&net), permit.number()));
     // Moves to the WebSocket if there is an upgrade, so that the place stays taken.
     let place = Arc::new(Mutex::new(Some(permit)));
     let pulse = Arc::new(Pulse::default());
+    let unread = Arc::new(Pulse::default());
+    let socket = Patient::new(socket, Arc::clone(&net), Arc::clone(&unread));
     let service = service_fn(|request: Request<Incoming>| {
-        // Whoever has sent a whole request is no half-open connection any more.
-        net.admission.end_login(number);
+        visitor.asks();
         net.stir();
         let (net, place, pulse) = (Arc::clone(&net), Arc::clone(&place), Arc::clone(&pulse));
-        let ends = ends.clone();
+        let (ends, visitor) = (ends.clone(), Arc::clone(&visitor));
         async move {
-            if crate::http::serves(&request) {
-                return Ok::<_, Infallible>(crate::http::answer(&net, request, ends, &pulse).await);
+            let answered = find_answer(&net, request, ends, &place, &pulse).await;
+            let is_known = answered.extensions().get::<Recognised>().is_some();
+            if !is_known && place.lock().is_some() {
+                visitor.waits();
             }
-            if let Some(functions) = gateway::claims(&net, &request) {
-                let answered = gateway::upgrade(&net, functions, request, &ends, &place).await;
-                return Ok(answered.map(|body| crate::http::Body::Full(body.into_inner())));
-            }
-            let answered = answer(&net, request, &ends, &place);
-            Ok(answered.map(|body| crate::http::Body::Full(body.into_inner())))
+            Ok::<_, Infallible>(answered)
         }
     });
     let live = net.live.load_full();
@@ -76,8 +76,8 @@ pub(super) async fn serve(net: Arc<Net>, socket: Socket, ends: Ends, permit: Per
     let wind_up =
         |connection: Pin<&mut UpgradeableConnection<_, _>>| connection.graceful_shutdown();
     let served = tokio::select! {
-        () = dismissed.notified() => return net.hub.metrics.connection_refused("http"),
-        served = watch(&net, connection, wind_up, &pulse) => served,
+        () = visitor.dismissed() => return net.hub.metrics.connection_refused("http"),
+        served = watch(&net, connection, wind_up, (visitor.winds_up(), [&pulse, &unread])) => served,
     };
     if let Err(error) = served {
         net.hub.metrics.connection_refused("http");
@@ -85,16 +85,16 @@ pub(super) async fn serve(net: Arc<Net>, socket: Socket, ends: Ends, permit: Per
     }
 }
 
-/// Drives the connection until it is over, its stream of events is not read any more, or the broker
-/// stops and it has nothing to do.
+/// Drives the connection until it is over, its answers or its stream are not read any more, or the broker
+/// stops, or it has to make room, and it has nothing to do.
 async fn watch<C: Future<Output = hyper::Result<()>>>(
     net: &Net,
     connection: C,
     wind_up: impl Fn(Pin<&mut C>),
-    pulse: &Pulse,
+    (ending, pulses): (impl Future<Output = ()>, [&Pulse; 2]),
 ) -> hyper::Result<()> {
     let mut connection = std::pin::pin!(connection);
-    let mut stopping = std::pin::pin!(net.api.stopping.notified());
+    let mut stopping = std::pin::pin!(ending);
     let mut told = false;
     // At most one look ahead is armed; one that comes too early is followed by another.
     let mut looks_at: Option<Timestamp> = None;
@@ -106,13 +106,14 @@ async fn watch<C: Future<Output = hyper::Result<()>>>(
         if let Poll::Ready(served) = connection.as_mut().poll(cx) {
             return Poll::Ready(served);
         }
-        let Some(since) = pulse.waits_since() else {
+        let waits = pulses.into_iter().filter_map(Pulse::waits_since);
+        let Some(since) = waits.min() else {
             return Poll::Pending;
         };
         let (now, stall) = (net.clock.now(), net.live.load().stall);
         if since + stall <= now {
             net.hub.metrics.connection_refused("http");
-            tracing::debug!("a stream of events was not read any more");
+            tracing::debug!("an answer was not read any more");
             return Poll::Ready(Ok(()));
         }
         if looks_at.is_none_or(|at| at <= now) {
@@ -122,6 +123,23 @@ async fn watch<C: Future<Output = hyper::Result<()>>>(
         Poll::Pending
     })
     .await
+}
+
+async fn find_answer(
+    net: &Arc<Net>,
+    request: Request<Incoming>,
+    ends: Ends,
+    place: &Mutex<Option<Permit>>,
+    pulse: &Arc<Pulse>,
+) -> Response<crate::http::Body> {
+    if crate::http::serves(&request) {
+        return crate::http::answer(net, request, ends, pulse).await;
+    }
+    let answered = match gateway::claims(net, &request) {
+        Some(functions) => gateway::upgrade(net, functions, request, &ends, place).await,
+        None => answer(net, request, &ends, place),
+    };
+    answered.map(|body| crate::http::Body::Full(body.into_inner()))
 }
 
 fn answer(
@@ -266,9 +284,9 @@ pub(super) fn hand_over(
                 return;
             }
         };
-        match upgraded.downcast::<TokioIo<Socket>>() {
+        match upgraded.downcast::<TokioIo<Patient>>() {
             Ok(parts) => {
-                let socket = parts.io.into_inner();
+                let socket = parts.io.into_inner().into_inner();
                 let mut early = BytesMut::new();
                 if arrival.visit.is_some() {
                     early.extend_from_slice(&gateway::LOGIN);

@@ -16,6 +16,7 @@ mod gateway;
 mod http;
 mod listener;
 mod login;
+mod patience;
 mod revoke;
 mod service;
 #[cfg(test)]
@@ -25,6 +26,7 @@ mod stream;
 mod throttle;
 mod timers;
 mod tls;
+mod visitor;
 
 use std::net::SocketAddr;
 use std::pin::Pin;

@@ -37,6 +37,16 @@ impl Pulse {
         }
     }
 
+    /// Bytes wait from now on.
+    pub(super) fn begin(&self, at: Timestamp) {
+        self.set(at);
+    }
+
+    /// None wait.
+    pub(super) fn end(&self) {
+        self.set(Timestamp(0));
+    }
+
     fn set(&self, at: Timestamp) {
         self.0.store(at.0, Ordering::Relaxed);
     }

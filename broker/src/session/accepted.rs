@@ -18,6 +18,12 @@ impl Accepted {
         self.0.get_or_insert_default().set.insert(packet_id)
     }
 
+    /// Whether an identifier is there.
+    pub fn contains(&self, packet_id: u16) -> bool {
+        let held = self.0.as_ref();
+        held.is_some_and(|held| held.set.contains(&packet_id))
+    }
+
     /// Removes an identifier; `false` if it was not there.
     pub fn remove(&mut self, packet_id: u16) -> bool {
         let Some(held) = &mut self.0 else {
@@ -48,9 +54,10 @@ mod tests {
         let mut accepted = Accepted::default();
         assert!(accepted.insert(7));
         assert!(!accepted.insert(7));
+        assert!(accepted.contains(7) && !accepted.contains(8));
         assert!(!accepted.remove(8));
         assert!(accepted.remove(7));
         assert!(!accepted.remove(7));
-        assert!(accepted.0.is_none());
+        assert!(!accepted.contains(7) && accepted.0.is_none());
     }
 }

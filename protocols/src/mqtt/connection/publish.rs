@@ -32,7 +32,10 @@ const IDEMPOTENCY_KEY_BYTES: usize = 256;
 pub(super) struct AnswerOrder {
     asked: u32,
     answered: u32,
-    /// In a box, as it is rare.
+    #[expect(
+        clippy::box_collection,
+        reason = "it is rare, and idle connections are little else than their fields"
+    )]
     held: Option<Box<VecDeque<Held>>>,
 }
 
