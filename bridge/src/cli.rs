@@ -253,7 +253,7 @@ fn explain(config: &Config, source: &str, message: &Path) -> anyhow::Result<()> 
     let source = find(config, source)?;
     let file = std::fs::read(message).with_context(|| message.display().to_string())?;
     for event in source.kind.sample(&file)? {
-        let shown = match run::plan(source, event, &config.name) {
+        let shown = match run::plan(source, &event, &config.name) {
             Ok(Plan::Publish(publication)) => shown(&publication),
             Ok(Plan::Skip(why)) => json!({ "skipped": why }),
             Err(why) => json!({ "deadLetter": why }),
@@ -340,7 +340,7 @@ async fn replay_one(
 ) -> anyhow::Result<String> {
     let letter: DeadLetter = folder.read(name)?;
     let source = find(config, &letter.source)?;
-    let plan = run::plan(source, letter.event()?, &config.name).map_err(anyhow::Error::msg)?;
+    let plan = run::plan(source, &letter.event()?, &config.name).map_err(anyhow::Error::msg)?;
     let said = match plan {
         Plan::Skip(why) => format!("removed: {why}"),
         Plan::Publish(publication) => {

@@ -33,10 +33,14 @@ pub enum Envelope {
 }
 
 /// What came out.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "it lasts for a call, and an event is nearly always what comes out"
+)]
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Unwrapped {
-    /// An event to publish.
-    Event(Box<Event>),
+pub enum Unwrapped<'a> {
+    /// An event to publish; the one that was given if there is no envelope around it.
+    Event(Cow<'a, Event>),
     /// Nothing that anybody wants: a service's test message. It is acknowledged.
     Skip(&'static str),
 }
@@ -57,24 +61,42 @@ impl Envelope {
     ];
 
     /// Unwraps an event.
-    pub fn unwrap(self, event: Event) -> Result<Unwrapped, EnvelopeError> {
-        match self {
-            Self::Raw => Ok(Unwrapped::Event(Box::new(event))),
-            Self::Auto => Ok(open_whatever(event)),
-            Self::Sns => match open_sns(event) {
-                Ok(inner) => Ok(open_whatever(inner)),
-                Err(_) => Err(EnvelopeError("an SNS notification")),
+    pub fn unwrap(self, event: &Event) -> Result<Unwrapped<'_>, EnvelopeError> {
+        let opened = match self {
+            Self::Raw => return Ok(Unwrapped::Event(Cow::Borrowed(event))),
+            // Each envelope is a JSON object.
+            Self::Auto if !is_object(&event.body) => {
+                return Ok(Unwrapped::Event(Cow::Borrowed(event)));
+            }
+            Self::Auto => open_whatever(event.clone()),
+            Self::Sns => match open_sns(event.clone()) {
+                Ok(inner) => open_whatever(inner),
+                Err(_) => return Err(EnvelopeError("an SNS notification")),
             },
-            Self::EventBridge => open_eventbridge(event)
-                .map(|event| Unwrapped::Event(Box::new(event)))
-                .map_err(|_| EnvelopeError("an EventBridge event")),
-            Self::S3 => open_s3(event).map_err(|_| EnvelopeError("an S3 notification")),
-        }
+            Self::EventBridge => match open_eventbridge(event.clone()) {
+                Ok(inner) => Opened::Event(Box::new(inner)),
+                Err(_) => return Err(EnvelopeError("an EventBridge event")),
+            },
+            Self::S3 => open_s3(event.clone()).map_err(|_| EnvelopeError("an S3 notification"))?,
+        };
+        Ok(match opened {
+            Opened::Event(event) => Unwrapped::Event(Cow::Owned(*event)),
+            Opened::Skip(why) => Unwrapped::Skip(why),
+        })
     }
 }
 
+enum Opened {
+    Event(Box<Event>),
+    Skip(&'static str),
+}
+
+fn is_object(body: &[u8]) -> bool {
+    body.trim_ascii_start().first() == Some(&b'{')
+}
+
 /// Opens what is an envelope, gives back what is none.
-fn open_whatever(mut event: Event) -> Unwrapped {
+fn open_whatever(mut event: Event) -> Opened {
     for _ in 0..MAX_DEPTH {
         event = match open_s3(event) {
             Ok(unwrapped) => return unwrapped,
@@ -82,10 +104,10 @@ fn open_whatever(mut event: Event) -> Unwrapped {
         };
         event = match open_sns(event).or_else(|event| open_eventbridge(*event)) {
             Ok(inner) => inner,
-            Err(event) => return Unwrapped::Event(event),
+            Err(event) => return Opened::Event(event),
         };
     }
-    Unwrapped::Event(Box::new(event))
+    Opened::Event(Box::new(event))
 }
 
 #[derive(Deserialize)]
@@ -176,7 +198,7 @@ fn open_eventbridge(mut event: Event) -> Result<Event, Box<Event>> {
     Ok(event)
 }
 
-fn open_s3(mut event: Event) -> Result<Unwrapped, Box<Event>> {
+fn open_s3(mut event: Event) -> Result<Opened, Box<Event>> {
     if !event.body.starts_with(b"{") {
         return Err(Box::new(event));
     }
@@ -184,7 +206,7 @@ fn open_s3(mut event: Event) -> Result<Unwrapped, Box<Event>> {
         return Err(Box::new(event));
     };
     if body["Event"] == "s3:TestEvent" {
-        return Ok(Unwrapped::Skip("S3's test message"));
+        return Ok(Opened::Skip("S3's test message"));
     }
     let record = &body["Records"][0];
     if record["eventSource"] != "aws:s3" {
@@ -202,7 +224,7 @@ fn open_s3(mut event: Event) -> Result<Unwrapped, Box<Event>> {
         }
     }
     event.content_type = Some("application/json".to_owned());
-    Ok(Unwrapped::Event(Box::new(event)))
+    Ok(Opened::Event(Box::new(event)))
 }
 
 fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, serde_json::Error> {
@@ -252,8 +274,8 @@ mod tests {
     }
 
     fn unwrap(envelope: Envelope, body: &str) -> Event {
-        match envelope.unwrap(with_body(body.to_owned())) {
-            Ok(Unwrapped::Event(event)) => *event,
+        match envelope.unwrap(&with_body(body.to_owned())) {
+            Ok(Unwrapped::Event(event)) => event.into_owned(),
             other => panic!("{other:?}"),
         }
     }
@@ -322,7 +344,8 @@ mod tests {
         }
         let test = r#"{"Service":"Amazon S3","Event":"s3:TestEvent","Bucket":"b"}"#;
         for envelope in [Envelope::S3, Envelope::Auto] {
-            let unwrapped = envelope.unwrap(with_body(test));
+            let given = with_body(test);
+            let unwrapped = envelope.unwrap(&given);
             assert_eq!(unwrapped, Ok(Unwrapped::Skip("S3's test message")));
         }
     }
@@ -351,10 +374,11 @@ mod tests {
     #[test]
     fn a_named_envelope_must_be_there() {
         for envelope in [Envelope::Sns, Envelope::EventBridge, Envelope::S3] {
-            assert!(envelope.unwrap(with_body("hi")).is_err(), "{envelope:?}");
+            assert!(envelope.unwrap(&with_body("hi")).is_err(), "{envelope:?}");
         }
         let text_detail = EVENT.replace(r#"{"total": 12.50, "n":1e2}"#, "\"text\"");
-        let unwrapped = Envelope::EventBridge.unwrap(with_body(text_detail));
+        let given = with_body(text_detail);
+        let unwrapped = Envelope::EventBridge.unwrap(&given);
         assert_eq!(unwrapped, Err(EnvelopeError("an EventBridge event")));
     }
 }

@@ -21,5 +21,6 @@ pub mod retry;
 pub mod run;
 pub mod sink;
 pub mod source;
+mod sqs;
 pub mod template;
 mod tls;

@@ -109,7 +109,7 @@ fn carry(
     };
     while floor().0 == 0 {}
     let took = arena.wait(args.events, || floor().1 >= args.events)?;
-    let speed = bridge.speed(args.events, took)?;
+    let speed = bridge.speed(args.events, took, &arena)?;
     drop(bridge);
     arena.end(args.events, exact)?;
     Ok(speed)

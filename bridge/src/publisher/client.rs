@@ -1,6 +1,7 @@
 //! A connection to the broker up to CONNACK, and packets on it: for the publisher and the sinks.
 
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,15 +9,20 @@ use bytes::BytesMut;
 use rumqttc::v5::mqttbytes::Error as PacketError;
 use rumqttc::v5::mqttbytes::v5::{ConnAck, ConnectReturnCode, Packet, PingReq};
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{
+    AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadHalf, WriteHalf,
+};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, Sleep, sleep, timeout};
 use tokio_rustls::TlsConnector;
 
 use crate::config::Broker;
 
 /// Bytes that are gathered for one write before nothing more is added.
 const WRITE_BYTES: usize = 64 * 1024;
+
+/// Room for a read: acknowledgements are small and come many at a time.
+const READ_BYTES: usize = 8 * 1024;
 
 /// Bytes of the largest packet that is accepted: what a sink may be sent.
 const PACKET_BYTES: u32 = 16 * 1024 * 1024;
@@ -57,11 +63,12 @@ pub enum ConnectError {
 
 /// A connection after CONNACK.
 pub struct Client {
-    stream: Box<dyn Stream>,
+    reader: ReadHalf<Box<dyn Stream>>,
+    writer: WriteHalf<Box<dyn Stream>>,
     input: BytesMut,
     output: BytesMut,
     keep_alive: Duration,
-    next_ping: Instant,
+    next_ping: Pin<Box<Sleep>>,
     ping_open: bool,
     max_packet: u32,
 }
@@ -109,19 +116,19 @@ impl Client {
             if let Some(packet) = self.next_packet()? {
                 return Ok(Some(packet));
             }
-            let (mut reader, mut writer) = tokio::io::split(&mut self.stream);
+            self.input.reserve(READ_BYTES);
             tokio::select! {
-                read = reader.read_buf(&mut self.input) => if read? == 0 {
+                read = self.reader.read_buf(&mut self.input) => if read? == 0 {
                     return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
                 },
-                written = writer.write_buf(&mut self.output), if !self.output.is_empty() => {
+                written = self.writer.write_buf(&mut self.output), if !self.output.is_empty() => {
                     written?;
                     if self.output.is_empty() {
-                        writer.flush().await?;
+                        self.writer.flush().await?;
                         return Ok(None);
                     }
                 },
-                () = tokio::time::sleep_until(self.next_ping) => {
+                () = self.next_ping.as_mut() => {
                     self.ping()?;
                 }
             }
@@ -129,7 +136,7 @@ impl Client {
     }
 
     /// The next packet that has arrived completely.
-    fn next_packet(&mut self) -> Result<Option<Packet>, ConnectError> {
+    pub fn next_packet(&mut self) -> Result<Option<Packet>, ConnectError> {
         match Packet::read(&mut self.input, Some(PACKET_BYTES)) {
             Ok(Packet::PingResp(_)) => {
                 self.ping_open = false;
@@ -150,15 +157,17 @@ impl Client {
             return Err(ConnectError::Silent);
         }
         self.ping_open = true;
-        self.next_ping = Instant::now() + self.keep_alive;
+        self.next_ping
+            .as_mut()
+            .reset(Instant::now() + self.keep_alive);
         self.write(&Packet::PingReq(PingReq))?;
         Ok(())
     }
 
     /// Sends what is left and ends the connection.
     pub async fn close(mut self) -> io::Result<()> {
-        self.stream.write_all_buf(&mut self.output).await?;
-        self.stream.shutdown().await
+        self.writer.write_all_buf(&mut self.output).await?;
+        self.writer.shutdown().await
     }
 }
 
@@ -205,12 +214,14 @@ async fn log_in(
     // Half of it, so that a ping that is lost is seen before the broker gives up.
     let keep_alive = keep_alive.max(Duration::from_secs(1)) / 2;
     let max_packet = properties.and_then(|properties| properties.max_packet_size);
+    let (reader, writer) = tokio::io::split(stream);
     let client = Client {
-        stream,
+        reader,
+        writer,
         input,
         output,
         keep_alive,
-        next_ping: Instant::now() + keep_alive,
+        next_ping: Box::pin(sleep(keep_alive)),
         ping_open: false,
         max_packet: max_packet.unwrap_or(268_435_455),
     };

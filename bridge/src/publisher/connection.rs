@@ -5,26 +5,23 @@ use std::sync::Arc;
 use rumqttc::v5::mqttbytes::v5::{
     ConnAck, Disconnect, DisconnectReasonCode, Packet, PubCompReason, PubRel,
 };
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
 use super::client::{Client, ConnectError};
 use super::packets::{self, verdict_of_puback, verdict_of_pubcomp, verdict_of_pubrec};
 use super::window::Next;
-use super::{Job, Verdict, Window};
+use super::{Answer, Job, Verdict, Window};
 use crate::config::Broker;
 use crate::metrics::BrokerMetrics;
 use crate::retry::Backoff;
 
-/// Publications that are taken in before the broker has room for them.
-const WAITING: usize = 256;
-
-type Tickets = Window<oneshot::Sender<Verdict>>;
+type Tickets = Window<Answer>;
 
 /// Runs until all publishers are gone and everything they handed over has its verdict.
 pub(super) async fn run(
     broker: Arc<Broker>,
-    mut jobs: mpsc::Receiver<Job>,
+    mut jobs: mpsc::UnboundedReceiver<Vec<Job>>,
     state: watch::Sender<bool>,
     metrics: Arc<BrokerMetrics>,
 ) {
@@ -76,7 +73,7 @@ async fn serve(
     mut client: Client,
     connack: &ConnAck,
     window: &mut Tickets,
-    jobs: &mut mpsc::Receiver<Job>,
+    jobs: &mut mpsc::UnboundedReceiver<Vec<Job>>,
     metrics: &BrokerMetrics,
 ) -> Result<(), ConnectError> {
     let properties = connack.properties.as_ref();
@@ -92,19 +89,30 @@ async fn serve(
             return Ok(client.close().await?);
         }
         tokio::select! {
-            packet = client.drive() => if let Some(packet) = packet? {
-                handle(packet, &mut client, window)?;
+            packet = client.drive() => {
+                let mut next = packet?;
+                while let Some(packet) = next {
+                    handle(packet, &mut client, window)?;
+                    next = client.next_packet()?;
+                }
             },
-            job = jobs.recv(), if open && window.waiting() < WAITING => match job {
-                Some(job) => {
-                    window.push(job.publication, job.answer);
-                    while window.waiting() < WAITING && let Ok(job) = jobs.try_recv() {
-                        window.push(job.publication, job.answer);
+            batch = jobs.recv(), if open => match batch {
+                Some(batch) => {
+                    take_in(batch, window);
+                    // All that is there goes into the same write.
+                    while let Ok(batch) = jobs.try_recv() {
+                        take_in(batch, window);
                     }
                 }
                 None => open = false,
             },
         }
+    }
+}
+
+fn take_in(batch: Vec<Job>, window: &mut Tickets) {
+    for job in batch {
+        window.push(job.publication, job.answer);
     }
 }
 
@@ -116,7 +124,7 @@ fn write(client: &mut Client, window: &mut Tickets) {
             client.write(&packet).map_err(|error| error.to_string())
         });
         match next {
-            Next::Done(answer, verdict) => tell((answer, verdict)),
+            Next::Done(answer, verdict) => answer.tell(verdict),
             Next::Written => {}
             Next::Nothing => return,
         }
@@ -142,11 +150,7 @@ fn handle(packet: Packet, client: &mut Client, window: &mut Tickets) -> Result<(
         _ => return Err(ConnectError::Unexpected),
     };
     let done = window.finish(packet_id, verdict);
-    tell(done.ok_or(ConnectError::Unexpected)?);
+    let (answer, verdict) = done.ok_or(ConnectError::Unexpected)?;
+    answer.tell(verdict);
     Ok(())
-}
-
-/// Whoever does not wait any more need not know.
-fn tell((answer, verdict): (oneshot::Sender<Verdict>, Verdict)) {
-    let _ = answer.send(verdict);
 }

@@ -25,13 +25,11 @@ use crate::mapping::Publication;
 use crate::metrics::BrokerMetrics;
 use window::Window;
 
-/// Publications handed over and not yet taken by the connection; more wait in their callers.
-const QUEUE: usize = 256;
-
 /// Publishes; clones share the connection.
 #[derive(Clone, Debug)]
 pub struct Publisher {
-    jobs: mpsc::Sender<Job>,
+    /// What waits here is bounded by the budgets of the sources and the windows of the sinks.
+    jobs: mpsc::UnboundedSender<Vec<Job>>,
     connected: watch::Receiver<bool>,
 }
 
@@ -41,7 +39,26 @@ pub type Task = JoinHandle<()>;
 #[derive(Debug)]
 struct Job {
     publication: Publication,
-    answer: oneshot::Sender<Verdict>,
+    answer: Answer,
+}
+
+/// Who wants to know the verdict.
+#[derive(Debug)]
+enum Answer {
+    /// Somebody who waits for this one.
+    One(oneshot::Sender<Verdict>),
+    /// Somebody who waits for many, and has numbered them.
+    Numbered(u64, mpsc::UnboundedSender<(u64, Verdict)>),
+}
+
+impl Answer {
+    /// Whoever does not wait any more need not know.
+    fn tell(self, verdict: Verdict) {
+        match self {
+            Self::One(waiting) => drop(waiting.send(verdict)),
+            Self::Numbered(number, waiting) => drop(waiting.send((number, verdict))),
+        }
+    }
 }
 
 /// The publisher's connection has ended for good.
@@ -53,7 +70,7 @@ impl Publisher {
     /// Starts the connection's task.
     #[must_use]
     pub fn start(broker: Arc<Broker>, metrics: Arc<BrokerMetrics>) -> (Self, Task) {
-        let (jobs, queue) = mpsc::channel(QUEUE);
+        let (jobs, queue) = mpsc::unbounded_channel();
         let (state, connected) = watch::channel(false);
         let task = tokio::spawn(connection::run(broker, queue, state, metrics));
         (Self { jobs, connected }, task)
@@ -64,10 +81,25 @@ impl Publisher {
         let (answer, verdict) = oneshot::channel();
         let job = Job {
             publication,
-            answer,
+            answer: Answer::One(answer),
         };
-        self.jobs.send(job).await.map_err(|_| Stopped)?;
+        self.jobs.send(vec![job]).map_err(|_| Stopped)?;
         verdict.await.map_err(|_| Stopped)
+    }
+
+    /// Publishes many in this order; the verdict on each comes with its number. The caller bounds
+    /// how many wait. After [`Stopped`] no verdicts come.
+    pub fn publish_all(
+        &self,
+        publications: Vec<(u64, Publication)>,
+        verdicts: &mpsc::UnboundedSender<(u64, Verdict)>,
+    ) {
+        let jobs = publications.into_iter().map(|(number, publication)| Job {
+            publication,
+            answer: Answer::Numbered(number, verdicts.clone()),
+        });
+        // There is nobody only when the bridge has stopped.
+        let _ = self.jobs.send(jobs.collect());
     }
 
     /// Whether there is a connection just now.
@@ -87,14 +119,27 @@ impl Publisher {
 #[cfg(test)]
 #[derive(Debug)]
 pub(crate) struct TestBroker {
-    jobs: mpsc::Receiver<Job>,
+    jobs: mpsc::UnboundedReceiver<Vec<Job>>,
+    taken: std::collections::VecDeque<Job>,
     _connected: watch::Sender<bool>,
+}
+
+/// Answers one publication.
+#[cfg(test)]
+#[derive(Debug)]
+pub(crate) struct TestAnswer(Answer);
+
+#[cfg(test)]
+impl TestAnswer {
+    pub(crate) fn say(self, verdict: Verdict) {
+        self.0.tell(verdict);
+    }
 }
 
 #[cfg(test)]
 impl TestBroker {
     pub(crate) fn new() -> (Publisher, Self) {
-        let (sender, jobs) = mpsc::channel(QUEUE);
+        let (sender, jobs) = mpsc::unbounded_channel();
         let (state, connected) = watch::channel(true);
         let publisher = Publisher {
             jobs: sender,
@@ -102,17 +147,22 @@ impl TestBroker {
         };
         let broker = Self {
             jobs,
+            taken: std::collections::VecDeque::new(),
             _connected: state,
         };
         (publisher, broker)
     }
 
-    pub(crate) async fn next(&mut self) -> (Publication, oneshot::Sender<Verdict>) {
-        let job = self.jobs.recv().await.expect("the publisher is there");
-        (job.publication, job.answer)
+    pub(crate) async fn next(&mut self) -> (Publication, TestAnswer) {
+        while self.taken.is_empty() {
+            let jobs = self.jobs.recv().await.expect("the publisher is there");
+            self.taken.extend(jobs);
+        }
+        let job = self.taken.pop_front().expect("there is one");
+        (job.publication, TestAnswer(job.answer))
     }
 
     pub(crate) fn is_idle(&self) -> bool {
-        self.jobs.is_empty()
+        self.jobs.is_empty() && self.taken.is_empty()
     }
 }

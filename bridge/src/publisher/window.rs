@@ -123,12 +123,6 @@ impl<T> Window<T> {
         self.len() == 0
     }
 
-    /// Publications that were not written yet.
-    #[must_use]
-    pub(super) fn waiting(&self) -> usize {
-        self.waiting.len()
-    }
-
     /// A connection is there; the broker takes so many QoS 1 and 2 messages at a time.
     pub(super) fn connected(&mut self, receive_maximum: u16) {
         debug_assert!(self.open.is_empty(), "the last connection was lost first");

@@ -1,9 +1,16 @@
 //! How much of a source may be in flight: a number of events, and bytes of their bodies.
+//!
+//! A call of a source costs about as much for one event as for many. So whoever asks for room waits
+//! a little until there is enough for a whole call, and is not woken by every event that goes.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+
+/// How long room for less than a whole call waits to become more.
+const LINGER: Duration = Duration::from_millis(5);
 
 /// The budget of one source.
 #[derive(Debug)]
@@ -12,6 +19,8 @@ pub(crate) struct Budget {
     changed: Notify,
     max_events: usize,
     max_bytes: usize,
+    /// Events of a whole call.
+    batch: usize,
 }
 
 #[derive(Debug, Default)]
@@ -38,40 +47,76 @@ pub(super) struct Place {
 }
 
 impl Budget {
-    pub(super) fn new(max_events: usize, max_bytes: usize) -> Arc<Self> {
+    /// For calls that bring at most `batch` events.
+    pub(super) fn new(max_events: usize, max_bytes: usize, batch: usize) -> Arc<Self> {
         Arc::new(Self {
             used: Mutex::default(),
             changed: Notify::new(),
             max_events,
             max_bytes,
+            batch: batch.clamp(1, max_events.max(1)),
         })
     }
 
-    /// Waits for room for at least one event; takes room for at most `max`.
+    /// Waits for room for a call: for a whole one, or after a while for at least one event.
     ///
     /// Bytes are known only afterwards: they are exceeded by at most what one call brings.
-    pub(super) async fn reserve(self: &Arc<Self>, max: usize) -> Room {
+    pub(super) async fn reserve(self: &Arc<Self>) -> Room {
+        self.wait_until(|free| free > 0).await;
+        let whole = self.wait_until(|free| free >= self.batch);
+        // If it does not become more, less will do.
+        let _ = tokio::time::timeout(LINGER, whole).await;
+        loop {
+            if let Some(room) = self.try_reserve() {
+                return room;
+            }
+            self.wait_until(|free| free > 0).await;
+        }
+    }
+
+    fn try_reserve(self: &Arc<Self>) -> Option<Room> {
+        let mut used = self.used.lock();
+        let events = self.free(&used).min(self.batch);
+        if events == 0 {
+            return None;
+        }
+        used.reserved += events;
+        let budget = Arc::clone(self);
+        Some(Room { budget, events })
+    }
+
+    /// Events that may come.
+    fn free(&self, used: &Used) -> usize {
+        if used.bytes >= self.max_bytes {
+            return 0;
+        }
+        self.max_events.saturating_sub(used.events + used.reserved)
+    }
+
+    async fn wait_until(&self, is_enough: impl Fn(usize) -> bool) {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            if let Some(room) = self.try_reserve(max) {
-                return room;
+            if is_enough(self.free(&self.used.lock())) {
+                return;
             }
             changed.await;
         }
     }
 
-    fn try_reserve(self: &Arc<Self>, max: usize) -> Option<Room> {
+    /// Takes something away, and wakes those for whom that makes a difference.
+    fn lessen(&self, take: impl FnOnce(&mut Used)) {
         let mut used = self.used.lock();
-        let free = self.max_events.saturating_sub(used.events + used.reserved);
-        if free == 0 || used.bytes >= self.max_bytes {
-            return None;
+        let before = self.free(&used);
+        take(&mut used);
+        let after = self.free(&used);
+        let passed = |bound: usize| before < bound && after >= bound;
+        let is_empty = used.events == 0;
+        drop(used);
+        if passed(1) || passed(self.batch) || is_empty {
+            self.changed.notify_waiters();
         }
-        let events = free.min(max);
-        used.reserved += events;
-        let budget = Arc::clone(self);
-        Some(Room { budget, events })
     }
 
     /// An event has come.
@@ -111,18 +156,16 @@ impl Room {
 
 impl Drop for Room {
     fn drop(&mut self) {
-        self.budget.used.lock().reserved -= self.events;
-        self.budget.changed.notify_waiters();
+        self.budget.lessen(|used| used.reserved -= self.events);
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut used = self.budget.used.lock();
-        used.events -= 1;
-        used.bytes -= self.bytes;
-        drop(used);
-        self.budget.changed.notify_waiters();
+        self.budget.lessen(|used| {
+            used.events -= 1;
+            used.bytes -= self.bytes;
+        });
     }
 }
 
@@ -132,44 +175,53 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn gives_room_only_for_what_is_free() {
-        let budget = Budget::new(3, 100);
-        let room = budget.reserve(2).now_or_never().unwrap();
+    #[tokio::test(start_paused = true)]
+    async fn gives_room_only_for_what_is_free() {
+        let budget = Budget::new(3, 100, 2);
+        let room = budget.reserve().await;
         assert_eq!(room.events(), 2);
-        let other = budget.reserve(2).now_or_never().unwrap();
+        let other = budget.reserve().await;
         assert_eq!(other.events(), 1);
-        assert!(
-            budget.reserve(1).now_or_never().is_none(),
-            "all is promised"
-        );
+        assert!(is_full(&budget).await, "all is promised");
         let place = budget.enter(1);
         drop((room, other));
-        assert_eq!(budget.reserve(9).now_or_never().unwrap().events(), 2);
+        assert_eq!(budget.reserve().await.events(), 2);
         assert!(budget.emptied().now_or_never().is_none());
         drop(place);
         assert!(budget.emptied().now_or_never().is_some());
     }
 
-    #[test]
-    fn bytes_close_it_too() {
-        let budget = Budget::new(10, 100);
+    #[tokio::test(start_paused = true)]
+    async fn bytes_close_it_too() {
+        let budget = Budget::new(10, 100, 1);
         let place = budget.enter(100);
-        assert!(budget.reserve(1).now_or_never().is_none());
+        assert!(is_full(&budget).await);
         drop(place);
-        assert!(budget.reserve(1).now_or_never().is_some());
+        assert_eq!(budget.reserve().await.events(), 1);
     }
 
-    #[tokio::test]
-    async fn wakes_who_waits() {
-        let budget = Budget::new(1, 100);
-        let place = budget.enter(1);
+    #[tokio::test(start_paused = true)]
+    async fn waits_a_little_for_a_whole_call() {
+        let budget = Budget::new(4, 100, 3);
+        let mut places: Vec<_> = (0..4).map(|_| budget.enter(1)).collect();
         let waiting = tokio::spawn({
             let budget = Arc::clone(&budget);
-            async move { budget.reserve(1).await.events() }
+            async move { budget.reserve().await.events() }
         });
-        tokio::task::yield_now().await;
-        drop(place);
-        assert_eq!(waiting.await.unwrap(), 1);
+        for _ in 0..3 {
+            tokio::time::sleep(LINGER / 10).await;
+            assert!(!waiting.is_finished());
+            places.pop();
+        }
+        assert_eq!(waiting.await.unwrap(), 3);
+        let begun = tokio::time::Instant::now();
+        places.push(budget.enter(1));
+        assert_eq!(budget.reserve().await.events(), 2, "it becomes no more");
+        assert!(begun.elapsed() >= LINGER);
+    }
+
+    async fn is_full(budget: &Arc<Budget>) -> bool {
+        let room = tokio::time::timeout(LINGER * 100, budget.reserve());
+        room.await.is_err()
     }
 }

@@ -1,4 +1,7 @@
-//! One event from its source to the broker's acknowledgement.
+//! What becomes of one event: what it is published as, and what is done when that does not work.
+//!
+//! Most events need no more than [`step`] and the broker's acknowledgement; [`carry`] sees to the
+//! others, each in a task of its own.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -25,12 +28,66 @@ pub(crate) enum Plan {
     Skip(&'static str),
 }
 
-/// Carries an event and says what became of it. Ends at the latest when the bridge releases what is
-/// in flight.
-pub(super) async fn carry(flow: &Flow, passenger: &Passenger) -> Outcome {
+/// What is to be done with an event that has come.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// Publish it, and remember it by its key.
+    Publish(Publication, Option<String>),
+    /// Nothing more.
+    Settled(Outcome),
+    /// It needs [`carry`].
+    Trouble(Trouble),
+}
+
+/// Why an event cannot just be published.
+#[derive(Debug)]
+pub(super) enum Trouble {
+    /// It has no publication, for this reason.
+    Dead(String),
+    /// The broker has refused it.
+    Refused(Refusal, String),
+}
+
+/// Says what is to be done with an event.
+pub(super) fn step(flow: &Flow, passenger: &Passenger) -> Step {
+    let event = &passenger.delivery.event;
+    let publication = match plan(&flow.config, event, &flow.shared.bridge) {
+        Ok(Plan::Publish(publication)) => *publication,
+        Ok(Plan::Skip(why)) => {
+            let source = &flow.config.name;
+            debug!(source, id = event.id, why, "not published");
+            flow.metrics.skipped.add(1);
+            return Step::Settled(Outcome::Done);
+        }
+        Err(reason) => return Step::Trouble(Trouble::Dead(reason)),
+    };
+    let key = key_of(&publication).map(str::to_owned);
+    if let Some(key) = &key
+        && flow.seen.contains(key, Instant::now())
+    {
+        flow.metrics.duplicates.add(1);
+        return Step::Settled(Outcome::Done);
+    }
+    Step::Publish(publication, key)
+}
+
+/// The broker has taken an event over.
+pub(super) fn note_published(flow: &Flow, passenger: &Passenger, key: Option<String>) {
+    let now = Instant::now();
+    flow.metrics.published.add(1);
+    let took = now.duration_since(passenger.since);
+    flow.metrics.time_to_publish.note(took);
+    if let Some(key) = key {
+        flow.seen.insert(key, now);
+    }
+}
+
+/// Sees to an event that could not just be published, and says what became of it. Ends at the latest
+/// when the bridge releases what is in flight.
+pub(super) async fn carry(flow: &Flow, passenger: &Passenger, trouble: Trouble) -> Outcome {
     tokio::select! {
         biased;
-        outcome = carry_on(flow, passenger) => outcome,
+        outcome = carry_on(flow, passenger, trouble) => outcome,
         () = flow.releasing() => Outcome::Released,
     }
 }
@@ -38,11 +95,11 @@ pub(super) async fn carry(flow: &Flow, passenger: &Passenger) -> Outcome {
 /// What an event becomes, without publishing it.
 pub(crate) fn plan(
     config: &crate::config::SourceConfig,
-    event: Event,
+    event: &Event,
     bridge: &str,
 ) -> Result<Plan, String> {
     let event = match config.envelope.unwrap(event) {
-        Ok(Unwrapped::Event(event)) => *event,
+        Ok(Unwrapped::Event(event)) => event,
         Ok(Unwrapped::Skip(why)) => return Ok(Plan::Skip(why)),
         Err(error) => return Err(error.to_string()),
     };
@@ -65,54 +122,39 @@ pub(crate) fn plan(
     }
 }
 
-async fn carry_on(flow: &Flow, passenger: &Passenger) -> Outcome {
+async fn carry_on(flow: &Flow, passenger: &Passenger, trouble: Trouble) -> Outcome {
     let event = &passenger.delivery.event;
-    note_lag(flow, event);
-    let publication = match plan(&flow.config, event.clone(), &flow.shared.bridge) {
-        Ok(Plan::Publish(publication)) => *publication,
-        Ok(Plan::Skip(why)) => {
-            debug!(
-                source = flow.config.name,
-                id = event.id,
-                why,
-                "not published"
-            );
-            flow.metrics.skipped.add(1);
-            return Outcome::Done;
+    let (refusal, reason) = match trouble {
+        Trouble::Dead(reason) => return dead(flow, event, reason).await,
+        Trouble::Refused(refusal, reason) => (refusal, reason),
+    };
+    let publication = match step(flow, passenger) {
+        Step::Publish(publication, _) => publication,
+        Step::Settled(outcome) => return outcome,
+        Step::Trouble(Trouble::Dead(reason) | Trouble::Refused(_, reason)) => {
+            return dead(flow, event, reason).await;
         }
-        Err(reason) => return dead(flow, event, reason).await,
     };
     let key = key_of(&publication).map(str::to_owned);
-    if key
-        .as_deref()
-        .is_some_and(|key| flow.seen.contains(key, Instant::now()))
-    {
-        flow.metrics.duplicates.add(1);
-        return Outcome::Done;
-    }
-    let outcome = publish(flow, event, publication).await;
+    let outcome = publish_again(flow, event, publication, (refusal, reason)).await;
     if outcome == Outcome::Done {
-        flow.metrics.published.add(1);
-        flow.metrics.time_to_publish.note(passenger.since.elapsed());
-        if let Some(key) = key {
-            flow.seen.insert(key, Instant::now());
-        }
+        note_published(flow, passenger, key);
     }
     outcome
 }
 
-/// Publishes, again and again where that can help.
-async fn publish(flow: &Flow, event: &Event, publication: Publication) -> Outcome {
+/// Publishes what was refused, again and again where that can help.
+async fn publish_again(
+    flow: &Flow,
+    event: &Event,
+    publication: Publication,
+    first: (Refusal, String),
+) -> Outcome {
     let limits = &flow.config.limits;
     let mut backoff = Backoff::new(limits.retry_min, limits.retry_max);
     let mut unclear = 0;
+    let (mut refusal, mut reason) = first;
     loop {
-        let verdict = flow.shared.publisher.publish(publication.clone()).await;
-        let (refusal, reason) = match verdict {
-            Ok(Verdict::Accepted) => return Outcome::Done,
-            Ok(Verdict::Refused { refusal, reason }) => (refusal, reason),
-            Err(_) => return Outcome::Released,
-        };
         match refusal {
             Refusal::Final => return dead(flow, event, reason).await,
             Refusal::Busy => {}
@@ -120,21 +162,31 @@ async fn publish(flow: &Flow, event: &Event, publication: Publication) -> Outcom
         }
         let pause = backoff.pause();
         if unclear >= limits.max_attempts {
-            let after = limits.retry_max;
-            let worn_out = limits.max_deliveries > 0
-                && event
-                    .received
-                    .is_some_and(|received| received >= limits.max_deliveries);
-            return if worn_out {
-                dead(flow, event, reason).await
-            } else {
-                Outcome::Retry { after }
-            };
+            return worn_out(flow, event, reason).await;
         }
         warn!(source = flow.config.name, id = event.id, reason, retry_in = ?pause, "refused");
         flow.metrics.retried.add(1);
         tokio::time::sleep(pause).await;
+        match flow.shared.publisher.publish(publication.clone()).await {
+            Ok(Verdict::Accepted) => return Outcome::Done,
+            Ok(Verdict::Refused {
+                refusal: again,
+                reason: why,
+            }) => (refusal, reason) = (again, why),
+            Err(_) => return Outcome::Released,
+        }
     }
+}
+
+/// It was tried often enough: the source gets it back, unless that was often enough too.
+async fn worn_out(flow: &Flow, event: &Event, reason: String) -> Outcome {
+    let limits = &flow.config.limits;
+    let most = limits.max_deliveries;
+    if most > 0 && event.received.is_some_and(|received| received >= most) {
+        return dead(flow, event, reason).await;
+    }
+    let after = limits.retry_max;
+    Outcome::Retry { after }
 }
 
 /// Deals with an event that cannot be published, as the configuration says.
@@ -204,12 +256,6 @@ fn key_of(publication: &Publication) -> Option<&str> {
     let mut properties = publication.user_properties.iter().rev();
     let found = properties.find(|(name, _)| name == IDEMPOTENCY_PROPERTY);
     found.map(|(_, key)| key.as_str())
-}
-
-fn note_lag(flow: &Flow, event: &Event) {
-    if let Some(accepted) = event.accepted_ms {
-        flow.metrics.lag_ms.set(now_ms().saturating_sub(accepted));
-    }
 }
 
 /// Milliseconds since 1970.

@@ -1,14 +1,19 @@
-//! Order: events of one group one after another, all others side by side.
+//! Who is under way: events of one group one after another, all others side by side.
+//!
+//! What can be published goes to the publisher many at a time, and one task ([`hear`]) hears what
+//! became of it, many at a time too. Only an event that cannot just be published gets a task.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
 use parking_lot::Mutex;
+use tokio::sync::mpsc;
 
-use super::Flow;
 use super::budget::{Budget, Place};
-use super::carry::{self, now_ms};
+use super::carry::{self, Step, Trouble, now_ms};
+use super::{BATCH, Flow};
+use crate::publisher::Verdict;
 use crate::source::{Delivery, Outcome};
 
 /// An event that has a place in the budget.
@@ -16,64 +21,80 @@ use crate::source::{Delivery, Outcome};
 pub(super) struct Passenger {
     pub(super) delivery: Delivery,
     pub(super) since: Instant,
+    group: Option<String>,
     /// By the source's clock, or else ours.
     accepted_ms: u64,
     place: Place,
 }
 
-/// The groups of a source that have events in flight.
+/// A verdict on what was published under a number.
+pub(super) type Numbered = (u64, Verdict);
+
+/// The events of a source that are under way.
 #[derive(Debug)]
 pub(crate) struct Lanes {
     flow: Arc<Flow>,
     budget: Arc<Budget>,
-    /// Who waits behind the one that is being carried.
+    /// Who waits behind the one of each group that is under way.
     groups: Mutex<HashMap<String, VecDeque<Passenger>>>,
+    published: Mutex<Published>,
+    verdicts: mpsc::UnboundedSender<Numbered>,
+}
+
+/// What the publisher has, by number, and the keys to remember.
+#[derive(Debug, Default)]
+struct Published {
+    waiting: HashMap<u64, (Passenger, Option<String>)>,
+    next: u64,
+    /// The bridge gives back what is in flight: nothing more is published.
+    is_closed: bool,
 }
 
 impl Lanes {
-    pub(super) fn new(flow: Arc<Flow>, budget: Arc<Budget>) -> Arc<Self> {
-        let groups = Mutex::default();
-        Arc::new(Self {
+    /// Also where verdicts will come out; they are as few as the budget allows.
+    pub(super) fn new(
+        flow: Arc<Flow>,
+        budget: Arc<Budget>,
+    ) -> (Arc<Self>, mpsc::UnboundedReceiver<Numbered>) {
+        let (verdicts, heard) = mpsc::unbounded_channel();
+        let lanes = Self {
             flow,
             budget,
-            groups,
-        })
+            groups: Mutex::default(),
+            published: Mutex::default(),
+            verdicts,
+        };
+        (Arc::new(lanes), heard)
     }
 
     pub(super) fn budget(&self) -> &Arc<Budget> {
         &self.budget
     }
 
-    /// Takes an event in and starts it, unless one of its group is under way.
-    pub(super) fn enter(self: &Arc<Self>, delivery: Delivery) {
-        self.flow.metrics.received.add(1);
-        let place = self.budget.enter(delivery.event.body.len());
+    /// Takes events in and starts those that have nobody of their group before them.
+    pub(super) fn enter(self: &Arc<Self>, deliveries: Vec<Delivery>) {
+        let metrics = &self.flow.metrics;
+        metrics.received.add(deliveries.len() as u64);
+        if let Some(accepted) = deliveries.last().and_then(|last| last.event.accepted_ms) {
+            metrics.lag_ms.set(now_ms().saturating_sub(accepted));
+        }
+        let boarded = deliveries.into_iter().map(|delivery| self.board(delivery));
+        let due = boarded.filter_map(|passenger| self.queue(passenger));
+        let due = due.collect();
         self.note_in_flight();
-        let group = self.group_of(&delivery);
+        self.start(due);
+    }
+
+    fn board(&self, delivery: Delivery) -> Passenger {
         let accepted_ms = delivery.event.accepted_ms.unwrap_or_else(now_ms);
         self.flow.metrics.oldest.enter(accepted_ms);
-        let passenger = Passenger {
-            delivery,
+        Passenger {
             since: Instant::now(),
+            group: self.group_of(&delivery),
             accepted_ms,
-            place,
-        };
-        let lanes = Arc::clone(self);
-        let Some(group) = group else {
-            tokio::spawn(async move {
-                let outcome = carry::carry(&lanes.flow, &passenger).await;
-                lanes.settle(passenger, outcome);
-            });
-            return;
-        };
-        let mut groups = self.groups.lock();
-        if let Some(waiting) = groups.get_mut(&group) {
-            waiting.push_back(passenger);
-            return;
+            place: self.budget.enter(delivery.event.body.len()),
+            delivery,
         }
-        groups.insert(group.clone(), VecDeque::new());
-        drop(groups);
-        tokio::spawn(async move { lanes.carry_group(group, passenger).await });
     }
 
     /// An event whose group cannot be told goes alone; mapping it fails too and says why.
@@ -83,29 +104,121 @@ impl Lanes {
         group.ok().flatten()
     }
 
-    /// Carries a group's events one after another. One that is given back takes those behind it
-    /// along, so that they come again in their order.
-    async fn carry_group(self: Arc<Self>, group: String, first: Passenger) {
-        let mut next = Some(first);
-        while let Some(passenger) = next {
-            let outcome = carry::carry(&self.flow, &passenger).await;
-            let stops = match &outcome {
-                Outcome::Retry { .. } | Outcome::Released => Some(outcome.clone()),
-                Outcome::Poison { .. } => {
-                    let after = self.flow.config.limits.retry_max;
-                    Some(Outcome::Retry { after })
-                }
-                Outcome::Done | Outcome::DeadLettered => None,
-            };
-            self.settle(passenger, outcome);
-            if let Some(outcome) = stops {
-                for passenger in self.leave(&group) {
-                    self.settle(passenger, outcome.clone());
-                }
-                return;
-            }
-            next = self.next(&group);
+    /// Gives it back if its turn is now.
+    fn queue(&self, passenger: Passenger) -> Option<Passenger> {
+        let Some(group) = &passenger.group else {
+            return Some(passenger);
+        };
+        let mut groups = self.groups.lock();
+        if let Some(waiting) = groups.get_mut(group) {
+            waiting.push_back(passenger);
+            return None;
         }
+        groups.insert(group.clone(), VecDeque::new());
+        Some(passenger)
+    }
+
+    /// Publishes those whose turn it is, and those behind one that needs no publishing.
+    fn start(self: &Arc<Self>, mut due: VecDeque<Passenger>) {
+        let mut ready = Vec::with_capacity(due.len());
+        while let Some(passenger) = due.pop_front() {
+            match carry::step(&self.flow, &passenger) {
+                Step::Publish(publication, key) => ready.push((passenger, key, publication)),
+                Step::Settled(outcome) => due.extend(self.settle(passenger, outcome)),
+                Step::Trouble(trouble) => self.see_to(passenger, trouble),
+            }
+        }
+        if ready.is_empty() {
+            return;
+        }
+        let mut published = self.published.lock();
+        if published.is_closed {
+            drop(published);
+            for (passenger, ..) in ready {
+                self.settle(passenger, Outcome::Released);
+            }
+            return;
+        }
+        let mut publications = Vec::with_capacity(ready.len());
+        for (passenger, key, publication) in ready {
+            let number = published.next;
+            published.next += 1;
+            published.waiting.insert(number, (passenger, key));
+            publications.push((number, publication));
+        }
+        drop(published);
+        let shared = &self.flow.shared;
+        shared.publisher.publish_all(publications, &self.verdicts);
+    }
+
+    fn see_to(self: &Arc<Self>, passenger: Passenger, trouble: Trouble) {
+        let lanes = Arc::clone(self);
+        tokio::spawn(async move {
+            let outcome = carry::carry(&lanes.flow, &passenger, trouble).await;
+            let next = lanes.settle(passenger, outcome);
+            lanes.note_in_flight();
+            lanes.start(next.into_iter().collect());
+        });
+    }
+
+    fn heard(self: &Arc<Self>, verdicts: &mut Vec<Numbered>) {
+        let mut told = Vec::with_capacity(verdicts.len());
+        let mut published = self.published.lock();
+        for (number, verdict) in verdicts.drain(..) {
+            let found = published.waiting.remove(&number);
+            told.extend(found.map(|waited| (waited, verdict)));
+        }
+        drop(published);
+        let mut due = VecDeque::new();
+        for ((passenger, key), verdict) in told {
+            match verdict {
+                Verdict::Accepted => {
+                    carry::note_published(&self.flow, &passenger, key);
+                    due.extend(self.settle(passenger, Outcome::Done));
+                }
+                Verdict::Refused { refusal, reason } => {
+                    self.see_to(passenger, Trouble::Refused(refusal, reason));
+                }
+            }
+        }
+        self.note_in_flight();
+        self.start(due);
+    }
+
+    /// Gives back what the publisher has, and publishes nothing more.
+    pub(super) fn release(&self) {
+        let mut published = self.published.lock();
+        published.is_closed = true;
+        let waiting = std::mem::take(&mut published.waiting);
+        drop(published);
+        for (passenger, _) in waiting.into_values() {
+            self.settle(passenger, Outcome::Released);
+        }
+        self.note_in_flight();
+    }
+
+    /// Says what became of an event; returns the next of its group. One that is given back takes
+    /// those behind it along, so that they come again in their order.
+    fn settle(&self, mut passenger: Passenger, outcome: Outcome) -> Option<Passenger> {
+        let group = passenger.group.take();
+        let stops = match &outcome {
+            Outcome::Retry { .. } | Outcome::Released => Some(outcome.clone()),
+            Outcome::Poison { .. } => {
+                let after = self.flow.config.limits.retry_max;
+                Some(Outcome::Retry { after })
+            }
+            Outcome::Done | Outcome::DeadLettered => None,
+        };
+        self.tell(passenger, outcome);
+        let group = group?;
+        let Some(outcome) = stops else {
+            return self.next(&group);
+        };
+        let behind = self.groups.lock().remove(&group);
+        for passenger in behind.into_iter().flatten() {
+            self.tell(passenger, outcome.clone());
+        }
+        None
     }
 
     /// The next of a group; the last one ends it.
@@ -118,12 +231,8 @@ impl Lanes {
         next
     }
 
-    fn leave(&self, group: &str) -> VecDeque<Passenger> {
-        self.groups.lock().remove(group).unwrap_or_default()
-    }
-
     /// Tells the source, counts, and gives the place back.
-    fn settle(&self, passenger: Passenger, outcome: Outcome) {
+    fn tell(&self, passenger: Passenger, outcome: Outcome) {
         let metrics = &self.flow.metrics;
         match &outcome {
             Outcome::Done => metrics.acknowledged.add(1),
@@ -137,11 +246,18 @@ impl Lanes {
         metrics.oldest.leave(passenger.accepted_ms);
         passenger.delivery.handle.settle(outcome);
         drop(passenger.place);
-        self.note_in_flight();
     }
 
     fn note_in_flight(&self) {
         let events = self.budget.events();
         self.flow.metrics.in_flight.set(events as u64);
+    }
+}
+
+/// Hears verdicts for as long as there are lanes.
+pub(super) async fn hear(lanes: Arc<Lanes>, mut verdicts: mpsc::UnboundedReceiver<Numbered>) {
+    let mut heard = Vec::with_capacity(BATCH);
+    while verdicts.recv_many(&mut heard, BATCH).await > 0 {
+        lanes.heard(&mut heard);
     }
 }

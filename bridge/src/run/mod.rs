@@ -7,7 +7,8 @@
 //!
 //! A source is asked for more only while its [`budget`] has room: a broker that is slow or away
 //! fills it, and what is not asked for stays in the queue it came from. Events of one group go one
-//! after another, different groups side by side ([`lanes`]).
+//! after another, different groups side by side ([`lanes`]); they travel in batches, and only one that
+//! cannot just be published gets a task of its own.
 
 mod budget;
 mod carry;
@@ -33,7 +34,7 @@ pub(crate) use carry::{Plan, now_ms, plan};
 use lanes::Lanes;
 use seen::Seen;
 
-/// Events that one call of a source may bring.
+/// Verdicts that are heard at a time, and events of a call of a source that has no workers.
 const BATCH: usize = 500;
 
 /// Pauses while a source fails.
@@ -86,11 +87,17 @@ pub async fn run(config: SourceConfig, shared: Shared, metrics: Arc<FlowMetrics>
     let Some(workers) = open(&flow).await else {
         return;
     };
+    let limits = &flow.config.limits;
+    let batches = workers.iter().map(|worker| worker.batch());
     let budget = Budget::new(
-        flow.config.limits.max_in_flight,
-        flow.config.limits.max_in_flight_bytes,
+        limits.max_in_flight,
+        limits.max_in_flight_bytes,
+        batches.max().unwrap_or(BATCH),
     );
-    let lanes = Lanes::new(Arc::clone(&flow), Arc::clone(&budget));
+    let (lanes, verdicts) = Lanes::new(Arc::clone(&flow), Arc::clone(&budget));
+    let mut helpers = JoinSet::new();
+    helpers.spawn(lanes::hear(Arc::clone(&lanes), verdicts));
+    helpers.spawn(release(Arc::clone(&flow), Arc::clone(&lanes)));
     let mut pulling = JoinSet::new();
     for worker in workers {
         pulling.spawn(pull(worker, Arc::clone(&flow), Arc::clone(&lanes)));
@@ -103,6 +110,7 @@ pub async fn run(config: SourceConfig, shared: Shared, metrics: Arc<FlowMetrics>
         }
     }
     budget.emptied().await;
+    helpers.shutdown().await;
     for worker in workers {
         worker.close().await;
     }
@@ -159,6 +167,12 @@ async fn open(flow: &Flow) -> Option<Vec<Box<dyn Source>>> {
     }
 }
 
+/// Gives back what is in flight when it is time to.
+async fn release(flow: Arc<Flow>, lanes: Arc<Lanes>) {
+    flow.releasing().await;
+    lanes.release();
+}
+
 /// Asks one worker for events while there is room for them.
 async fn pull(mut worker: Box<dyn Source>, flow: Arc<Flow>, lanes: Arc<Lanes>) -> Box<dyn Source> {
     let mut backoff = Backoff::new(SOURCE_PAUSES.0, SOURCE_PAUSES.1);
@@ -166,7 +180,7 @@ async fn pull(mut worker: Box<dyn Source>, flow: Arc<Flow>, lanes: Arc<Lanes>) -
         let room = tokio::select! {
             biased;
             () = flow.draining() => return worker,
-            room = lanes.budget().reserve(BATCH) => room,
+            room = lanes.budget().reserve() => room,
         };
         let patience = worker.patience();
         let enough = async {
@@ -183,9 +197,7 @@ async fn pull(mut worker: Box<dyn Source>, flow: Arc<Flow>, lanes: Arc<Lanes>) -
         match received {
             Ok(deliveries) => {
                 backoff.reset();
-                for delivery in deliveries {
-                    lanes.enter(delivery);
-                }
+                lanes.enter(deliveries);
             }
             Err(error) => {
                 flow.metrics.errors.add(1);

@@ -194,7 +194,7 @@ async fn an_event_is_done_only_after_its_acknowledgement() {
     assert_eq!(publication.topic, "t/1");
     world.calm().await;
     assert!(world.source.outcomes.lock().is_empty());
-    answer.send(Verdict::Accepted).unwrap();
+    answer.say(Verdict::Accepted);
     assert_eq!(world.outcomes(1).await, [("1".to_owned(), Outcome::Done)]);
     assert_eq!(world.metrics.published.value(), 1);
     world.stop().await;
@@ -215,10 +215,10 @@ async fn a_full_window_stops_asking_the_source() {
         "two are still in the source"
     );
     assert!(world.broker.is_idle());
-    first.1.send(Verdict::Accepted).unwrap();
-    world.broker.next().await.1.send(Verdict::Accepted).unwrap();
-    second.1.send(Verdict::Accepted).unwrap();
-    world.broker.next().await.1.send(Verdict::Accepted).unwrap();
+    first.1.say(Verdict::Accepted);
+    world.broker.next().await.1.say(Verdict::Accepted);
+    second.1.say(Verdict::Accepted);
+    world.broker.next().await.1.say(Verdict::Accepted);
     world.outcomes(4).await;
     assert!(world.source.asked.lock().iter().all(|asked| *asked <= 2));
     world.stop().await;
@@ -236,12 +236,12 @@ async fn a_group_keeps_its_order_and_holds_up_no_other() {
     assert_eq!((a1.0.topic.as_str(), b1.0.topic.as_str()), ("t/a1", "t/b1"));
     world.calm().await;
     assert!(world.broker.is_idle(), "a2 waits for a1");
-    b1.1.send(Verdict::Accepted).unwrap();
-    a1.1.send(Verdict::Accepted).unwrap();
+    b1.1.say(Verdict::Accepted);
+    a1.1.say(Verdict::Accepted);
     for id in ["t/a2", "t/a3"] {
         let (publication, answer) = world.broker.next().await;
         assert_eq!(publication.topic, id);
-        answer.send(Verdict::Accepted).unwrap();
+        answer.say(Verdict::Accepted);
     }
     world.outcomes(4).await;
     world.stop().await;
@@ -252,25 +252,13 @@ async fn a_busy_broker_is_asked_again_for_ever_and_an_unclear_one_so_many_times(
     let mut world = plain(10);
     world.source.put(event("1", None));
     for _ in 0..20 {
-        world
-            .broker
-            .next()
-            .await
-            .1
-            .send(refused(Refusal::Busy))
-            .unwrap();
+        world.broker.next().await.1.say(refused(Refusal::Busy));
     }
-    world.broker.next().await.1.send(Verdict::Accepted).unwrap();
+    world.broker.next().await.1.say(Verdict::Accepted);
     assert_eq!(world.outcomes(1).await[0].1, Outcome::Done);
     world.source.put(event("2", None));
     for _ in 0..3 {
-        world
-            .broker
-            .next()
-            .await
-            .1
-            .send(refused(Refusal::Unclear))
-            .unwrap();
+        world.broker.next().await.1.say(refused(Refusal::Unclear));
     }
     let after = Duration::from_millis(2);
     assert_eq!(world.outcomes(2).await[1].1, Outcome::Retry { after });
@@ -283,15 +271,9 @@ async fn who_is_given_back_takes_along_who_is_behind() {
     for id in ["1", "2", "3"] {
         world.source.put(event(id, Some("g")));
     }
-    world.broker.next().await.1.send(Verdict::Accepted).unwrap();
+    world.broker.next().await.1.say(Verdict::Accepted);
     for _ in 0..3 {
-        world
-            .broker
-            .next()
-            .await
-            .1
-            .send(refused(Refusal::Unclear))
-            .unwrap();
+        world.broker.next().await.1.say(refused(Refusal::Unclear));
     }
     let outcomes = world.outcomes(3).await;
     let retry = Outcome::Retry {
@@ -310,10 +292,62 @@ async fn who_is_given_back_takes_along_who_is_behind() {
 }
 
 #[tokio::test]
+async fn what_was_delivered_often_enough_is_dead() {
+    let limits = Limits {
+        max_deliveries: 2,
+        ..limits(10)
+    };
+    let mut world = start(limits, DeadPolicy::Source, None);
+    for (id, received) in [("1", 1), ("2", 2)] {
+        world.source.put(Event {
+            received: Some(received),
+            ..event(id, None)
+        });
+        for _ in 0..3 {
+            let (_, answer) = world.broker.next().await;
+            answer.say(refused(Refusal::Unclear));
+        }
+        world.outcomes(usize::try_from(received).unwrap()).await;
+    }
+    let outcomes = world.outcomes(2).await;
+    assert!(matches!(outcomes[0].1, Outcome::Retry { .. }), "once more");
+    assert!(matches!(outcomes[1].1, Outcome::Poison { .. }));
+    assert_eq!(world.metrics.dead_lettered.value(), 1);
+    world.stop().await;
+}
+
+/// Verdicts may come in any order; what comes together is published together and in its order.
+#[tokio::test]
+async fn many_are_under_way_at_a_time_each_with_its_own_verdict() {
+    let mut world = plain(100);
+    {
+        let mut events = world.source.events.lock();
+        events.extend((0..50).map(|number| event(&number.to_string(), None)));
+    }
+    world.source.arrived.notify_one();
+    let mut open = Vec::new();
+    for number in 0..50 {
+        let (publication, answer) = world.broker.next().await;
+        assert_eq!(publication.topic, format!("t/{number}"));
+        open.push(answer);
+    }
+    assert_eq!(world.metrics.in_flight.value(), 50);
+    let last = open.swap_remove(7);
+    for answer in open.into_iter().rev() {
+        answer.say(Verdict::Accepted);
+    }
+    let done = world.outcomes(49).await;
+    assert!(done.iter().all(|(id, _)| id != "7"));
+    last.say(Verdict::Accepted);
+    world.outcomes(50).await;
+    world.stop().await;
+}
+
+#[tokio::test]
 async fn an_event_that_comes_again_is_not_published_again() {
     let mut world = plain(10);
     world.source.put(event("1", None));
-    world.broker.next().await.1.send(Verdict::Accepted).unwrap();
+    world.broker.next().await.1.say(Verdict::Accepted);
     world.outcomes(1).await;
     world.source.put(event("1", None));
     assert_eq!(world.outcomes(2).await[1], ("1".to_owned(), Outcome::Done));
@@ -366,20 +400,14 @@ async fn what_cannot_be_published_is_left_to_the_source_or_kept() {
 async fn what_cannot_be_published_goes_to_a_topic() {
     let mut world = start(limits(10), DeadPolicy::Topic("dead".into()), None);
     world.source.put(event("1", None));
-    world
-        .broker
-        .next()
-        .await
-        .1
-        .send(refused(Refusal::Final))
-        .unwrap();
+    world.broker.next().await.1.say(refused(Refusal::Final));
     let (publication, answer) = world.broker.next().await;
     assert_eq!(publication.topic, "dead");
     let reason = ("dead-letter-reason".to_owned(), "because".to_owned());
     assert!(publication.user_properties.contains(&reason));
     world.calm().await;
     assert!(world.source.outcomes.lock().is_empty());
-    answer.send(Verdict::Accepted).unwrap();
+    answer.say(Verdict::Accepted);
     assert_eq!(world.outcomes(1).await[0].1, Outcome::DeadLettered);
     world.stop().await;
 }
@@ -409,7 +437,7 @@ async fn a_stop_finishes_what_is_in_flight_or_gives_it_back() {
     world.calm().await;
     assert!(!world.running.is_finished());
     world.source.put(event("4", None));
-    first.1.send(Verdict::Accepted).unwrap();
+    first.1.say(Verdict::Accepted);
     world.outcomes(1).await;
     world.phase.send_replace(Phase::Releasing);
     world.running.await.unwrap();

@@ -1,20 +1,20 @@
 //! Amazon SQS: batches of ten, FIFO groups from a template.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use aws_sdk_sqs::Client;
-use aws_sdk_sqs::error::DisplayErrorContext;
-use aws_sdk_sqs::types::{MessageAttributeValue, SendMessageBatchRequestEntry};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
+use serde::Serialize;
 
 use super::{Kind, Sent, Target};
 use crate::config::Section;
 use crate::event::Event;
 use crate::metrics::FlowMetrics;
-use crate::source::{SourceError, is_fifo, sqs_client};
+use crate::source::{SourceError, is_fifo};
+use crate::sqs::Queue;
 use crate::template::{Template, View};
 
 /// Entries of one batch, attributes of one message: SQS takes no more.
@@ -56,17 +56,37 @@ impl Kind for Sqs {
     ) -> BoxFuture<'_, Result<Box<dyn Target>, SourceError>> {
         async move {
             let (endpoint, region) = (self.endpoint.as_deref(), self.region.as_deref());
-            let client = sqs_client(&self.queue_url, endpoint, region).await;
+            let queue = Queue::connect(&self.queue_url, endpoint, region).await?;
             let settings = self.clone();
-            Ok(Box::new(Connected { client, settings }) as Box<dyn Target>)
+            Ok(Box::new(Connected { queue, settings }) as Box<dyn Target>)
         }
         .boxed()
     }
 }
 
 struct Connected {
-    client: Client,
+    queue: Queue,
     settings: Sqs,
+}
+
+/// An entry of `SendMessageBatch`.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Entry {
+    id: String,
+    message_body: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message_group_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message_deduplication_id: Option<String>,
+    message_attributes: BTreeMap<String, Attribute>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Attribute {
+    data_type: &'static str,
+    string_value: String,
 }
 
 impl Target for Connected {
@@ -77,46 +97,33 @@ impl Target for Connected {
     fn send<'a>(&'a self, messages: &'a [Event]) -> BoxFuture<'a, Vec<Sent>> {
         async move {
             let mut results = vec![Sent::Accepted; messages.len()];
-            let mut call = self
-                .client
-                .send_message_batch()
-                .queue_url(&self.settings.queue_url);
-            let mut any = false;
+            let mut entries = Vec::new();
             for (index, message) in messages.iter().enumerate() {
                 match self.entry(index, message) {
-                    Ok(entry) => {
-                        call = call.entries(entry);
-                        any = true;
-                    }
+                    Ok(entry) => entries.push(entry),
                     Err(reason) => results[index] = Sent::Refused(reason),
                 }
             }
-            if !any {
+            if entries.is_empty() {
                 return results;
             }
-            match call.send().await {
-                Ok(answer) => {
-                    for failed in answer.failed {
-                        let reason =
-                            format!("{} {}", failed.code, failed.message.unwrap_or_default());
-                        let sent = if failed.sender_fault {
-                            Sent::Refused(reason)
+            match self.queue.batch("SendMessageBatch", &entries).await {
+                Ok(failed) => {
+                    for failed in failed {
+                        let sent = if failed.for_good {
+                            Sent::Refused(failed.reason)
                         } else {
-                            Sent::Retry(reason)
+                            Sent::Retry(failed.reason)
                         };
-                        let index = failed.id.parse::<usize>().ok();
-                        if let Some(result) = index.and_then(|index| results.get_mut(index)) {
+                        if let Some(result) = results.get_mut(failed.index) {
                             *result = sent;
                         }
                     }
                 }
                 Err(error) => {
-                    let reason = DisplayErrorContext(error).to_string();
-                    for result in results
-                        .iter_mut()
-                        .filter(|result| **result == Sent::Accepted)
-                    {
-                        *result = Sent::Retry(reason.clone());
+                    let accepted = |result: &&mut Sent| **result == Sent::Accepted;
+                    for result in results.iter_mut().filter(accepted) {
+                        *result = Sent::Retry(error.to_string());
                     }
                 }
             }
@@ -127,18 +134,13 @@ impl Target for Connected {
 }
 
 impl Connected {
-    fn entry(&self, index: usize, message: &Event) -> Result<SendMessageBatchRequestEntry, String> {
+    fn entry(&self, index: usize, message: &Event) -> Result<Entry, String> {
         let view = View::new(message, "", true);
         let fill = |template: &Option<Template>| {
             let filled = template.as_ref().map(|template| template.fill(&view));
             filled.transpose().map_err(|error| error.to_string())
         };
         let (body, encoding) = body(message);
-        let mut entry = SendMessageBatchRequestEntry::builder()
-            .id(index.to_string())
-            .message_body(body)
-            .set_message_group_id(fill(&self.settings.group)?)
-            .set_message_deduplication_id(fill(&self.settings.deduplication)?);
         let topic = message.topic.as_deref().unwrap_or_default();
         let own = [
             ("topic", Some(topic)),
@@ -152,20 +154,25 @@ impl Connected {
             .attributes
             .iter()
             .map(|(name, value)| (name.as_str(), value.as_str()));
-        let mut names: Vec<&str> = Vec::new();
+        let mut attributes = BTreeMap::new();
         // The last two say where it has been; they go first so that ten others do not crowd them out.
         for (name, value) in own.chain(user.rev()) {
-            let fits = fits(name) && !value.is_empty() && !names.contains(&name);
-            if fits && names.len() < BATCH {
-                let attribute = MessageAttributeValue::builder()
-                    .data_type("String")
-                    .string_value(value);
-                let attribute = attribute.build().map_err(|error| error.to_string())?;
-                entry = entry.message_attributes(name, attribute);
-                names.push(name);
+            let fits = fits(name) && !value.is_empty() && !attributes.contains_key(name);
+            if fits && attributes.len() < BATCH {
+                let attribute = Attribute {
+                    data_type: "String",
+                    string_value: value.to_owned(),
+                };
+                attributes.insert(name.to_owned(), attribute);
             }
         }
-        entry.build().map_err(|error| error.to_string())
+        Ok(Entry {
+            id: index.to_string(),
+            message_body: body,
+            message_group_id: fill(&self.settings.group)?,
+            message_deduplication_id: fill(&self.settings.deduplication)?,
+            message_attributes: attributes,
+        })
     }
 }
 

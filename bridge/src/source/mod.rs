@@ -22,7 +22,7 @@ mod kinesis;
 mod nats;
 mod sqs;
 
-pub(crate) use sqs::{client as sqs_client, is_fifo};
+pub(crate) use sqs::is_fifo;
 
 /// Every kind of source: its name in the configuration and what reads its settings.
 const KINDS: [(&str, Read); 6] = [
@@ -79,6 +79,11 @@ pub trait Source: Send {
     /// The next events, at most so many, in their order. Waits until there is at least one, or
     /// gives an empty list now and then. May be dropped while it waits.
     fn receive(&mut self, max: usize) -> BoxFuture<'_, Result<Vec<Delivery>, SourceError>>;
+
+    /// Events that one call brings at most.
+    fn batch(&self) -> usize {
+        500
+    }
 
     /// How long a stop waits for a call that is under way, because what it would bring is missed.
     fn patience(&self) -> Duration {

@@ -262,7 +262,7 @@ mod tests {
             "Time": 1_704_067_200.7, "Resources": ["arn"], "EventBusName": "bus"});
         let event = event(&entry, "e-1".into(), &origin(), 5).unwrap();
         assert_eq!(event.meta("event-bus"), Some("bus"));
-        let Ok(Unwrapped::Event(event)) = Envelope::EventBridge.unwrap(event) else {
+        let Ok(Unwrapped::Event(event)) = Envelope::EventBridge.unwrap(&event) else {
             panic!("an envelope")
         };
         assert_eq!(event.body, "{\"n\": 1.50}");

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -16,6 +16,10 @@ use tracing::warn;
 use crate::source::SourceError;
 
 const EVERY: Duration = Duration::from_millis(200);
+
+/// How long, and how often, it is tried to open a folder that is locked.
+const PATIENCE: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_millis(5);
 
 /// Checkpoints are few: sled's own default would be a gibibyte.
 const CACHE_BYTES: u64 = 1 << 20;
@@ -43,13 +47,21 @@ pub(super) struct Checkpoints {
 }
 
 impl Checkpoints {
-    /// Opens those of a stream; nobody else can have the folder open.
+    /// Opens those of a stream; nobody else can have the folder open. Blocks, for some seconds if
+    /// somebody has.
     pub(super) fn open(folder: &Path, stream: &str) -> Result<Arc<Self>, SourceError> {
+        Self::open_within(PATIENCE, folder, stream)
+    }
+
+    fn open_within(
+        patience: Duration,
+        folder: &Path,
+        stream: &str,
+    ) -> Result<Arc<Self>, SourceError> {
         let wrong = |error: &dyn std::fmt::Display| {
             SourceError::new(format!("checkpoints in {}: {error}", folder.display()))
         };
-        let config = sled::Config::new().path(folder).cache_capacity(CACHE_BYTES);
-        let db = config.open().map_err(|error| wrong(&error))?;
+        let db = open_folder(folder, patience).map_err(|error| wrong(&error))?;
         let tree = db.open_tree(stream).map_err(|error| wrong(&error))?;
         Ok(Arc::new(Self {
             db,
@@ -63,9 +75,12 @@ impl Checkpoints {
         self.of(BEGUN).is_some()
     }
 
-    /// It is read from now on, for the first time.
-    pub(super) fn begin(&self, now_ms: u64) {
-        self.note(BEGUN, Checkpoint::Since(now_ms));
+    /// It is read from now on, for the first time, and these shards from there. All of it is
+    /// written together: half of it would make a restart read the others from their beginning.
+    pub(super) fn begin(&self, now_ms: u64, shards: Vec<(String, Checkpoint)>) {
+        let mut unwritten = self.unwritten.lock();
+        unwritten.insert(BEGUN.to_owned(), Checkpoint::Since(now_ms));
+        unwritten.extend(shards);
     }
 
     /// That of a shard. One that cannot be read is none.
@@ -92,9 +107,10 @@ impl Checkpoints {
         }
     }
 
-    /// Writes what was moved, and waits for it.
+    /// Writes what was moved, and waits for it. What was moved counts as unwritten until it lies on
+    /// the disk, also if this is dropped before.
     pub(super) async fn write(&self) {
-        let moved = std::mem::take(&mut *self.unwritten.lock());
+        let moved = self.unwritten.lock().clone();
         if moved.is_empty() {
             return;
         }
@@ -108,12 +124,12 @@ impl Checkpoints {
             Ok(()) => self.db.flush_async().await.map(|_| ()),
             Err(error) => Err(error),
         };
-        if let Err(error) = flushed {
-            warn!(%error, "cannot write checkpoints");
-            let mut unwritten = self.unwritten.lock();
-            for (shard, checkpoint) in moved {
-                unwritten.entry(shard).or_insert(checkpoint);
+        match flushed {
+            Ok(()) => {
+                let mut unwritten = self.unwritten.lock();
+                unwritten.retain(|shard, checkpoint| moved.get(shard) != Some(checkpoint));
             }
+            Err(error) => warn!(%error, "cannot write checkpoints"),
         }
     }
 
@@ -127,23 +143,72 @@ impl Checkpoints {
     }
 }
 
+/// sled writes in threads of its own, and these may still have the folder locked when the last one
+/// who knew it has let go: a source that is opened again at once has to wait for them.
+fn open_folder(folder: &Path, patience: Duration) -> Result<sled::Db, sled::Error> {
+    let config = sled::Config::new().path(folder).cache_capacity(CACHE_BYTES);
+    let until = Instant::now() + patience;
+    loop {
+        match config.open() {
+            Err(sled::Error::Io(error)) if is_locked(&error) && Instant::now() < until => {
+                std::thread::sleep(LOOK);
+            }
+            opened => return opened,
+        }
+    }
+}
+
+/// sled has the reason only in words.
+fn is_locked(error: &std::io::Error) -> bool {
+    error.to_string().contains("could not acquire lock")
+}
+
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+
     use super::*;
+
+    #[tokio::test]
+    async fn are_known_while_they_are_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let checkpoints = Checkpoints::open(folder.path(), "s").unwrap();
+        checkpoints.note("a", Checkpoint::After("7".into()));
+        let writing = checkpoints.write().now_or_never();
+        let known = Some(Checkpoint::After("7".into()));
+        assert_eq!(checkpoints.of("a"), known, "begun: {writing:?}");
+        checkpoints.note("a", Checkpoint::After("8".into()));
+        checkpoints.write().await;
+        assert!(checkpoints.unwritten.lock().is_empty());
+        assert_eq!(checkpoints.of("a"), Some(Checkpoint::After("8".into())));
+    }
+
+    #[tokio::test]
+    async fn a_folder_is_opened_as_soon_as_it_is_free() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = Checkpoints::open(folder.path(), "s").unwrap();
+        let freed = std::thread::spawn(move || {
+            std::thread::sleep(LOOK * 4);
+            drop(first);
+        });
+        assert!(Checkpoints::open(folder.path(), "s").is_ok());
+        freed.join().unwrap();
+    }
 
     #[tokio::test]
     async fn come_back_after_a_restart() {
         let folder = tempfile::tempdir().unwrap();
         let checkpoints = Checkpoints::open(folder.path(), "s").unwrap();
         assert!(!checkpoints.have_begun());
-        checkpoints.begin(1);
+        checkpoints.begin(1, vec![("b".into(), Checkpoint::Since(1))]);
+        assert_eq!(checkpoints.of("b"), Some(Checkpoint::Since(1)));
         checkpoints.note("a", Checkpoint::After("7".into()));
         checkpoints.note("a", Checkpoint::After("8".into()));
         checkpoints.note("b", Checkpoint::Finished);
         assert_eq!(checkpoints.of("b"), Some(Checkpoint::Finished));
         checkpoints.write().await;
         assert!(
-            Checkpoints::open(folder.path(), "s").is_err(),
+            Checkpoints::open_within(Duration::ZERO, folder.path(), "s").is_err(),
             "it is locked"
         );
         drop(checkpoints);

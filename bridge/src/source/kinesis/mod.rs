@@ -110,7 +110,10 @@ impl Kind for Kinesis {
             let api: Arc<dyn Api> = Arc::new(Signed::new(service, self.stream.clone()));
             api.shards().await?;
             let folder = self.checkpoints.join(&context.name);
-            let checkpoints = Checkpoints::open(&folder, &self.stream)?;
+            let stream = self.stream.clone();
+            let opening = move || Checkpoints::open(&folder, &stream);
+            let opened = tokio::task::spawn_blocking(opening).await;
+            let checkpoints = opened.map_err(SourceError::new)??;
             Ok(vec![
                 Box::new(Stream::start(self, api, checkpoints, &context)) as Box<dyn Source>,
             ])

@@ -85,10 +85,12 @@ impl Reader {
     /// the stream no longer has holds nothing that could come before.
     fn due(&self, shards: &[Shard]) -> Vec<String> {
         if !self.checkpoints.have_begun() {
-            self.checkpoints.begin(now_ms());
-            if self.start == Start::Now {
-                self.begin_now(shards);
-            }
+            let now = now_ms();
+            let starts = match self.start {
+                Start::Now => from_now_on(shards, now),
+                Start::Oldest => Vec::new(),
+            };
+            self.checkpoints.begin(now, starts);
         }
         self.checkpoints
             .keep_only(|id| shards.iter().any(|shard| shard.id == id));
@@ -99,19 +101,6 @@ impl Reader {
             !finished(&shard.id) && (has_begun || !shard.parents.iter().any(waits))
         });
         due.map(|shard| shard.id.clone()).collect()
-    }
-
-    /// The moment is written down, so that a restart before the first record misses nothing.
-    fn begin_now(&self, shards: &[Shard]) {
-        let now = now_ms();
-        for shard in shards {
-            let checkpoint = if shard.closed {
-                Checkpoint::Finished
-            } else {
-                Checkpoint::Since(now)
-            };
-            self.checkpoints.note(&shard.id, checkpoint);
-        }
     }
 
     /// Reads a shard to its end.
@@ -220,6 +209,19 @@ impl Reader {
         }
         pause
     }
+}
+
+/// The moment is written down, so that a restart before the first record misses nothing.
+fn from_now_on(shards: &[Shard], now_ms: u64) -> Vec<(String, Checkpoint)> {
+    let starts = shards.iter().map(|shard| {
+        let checkpoint = if shard.closed {
+            Checkpoint::Finished
+        } else {
+            Checkpoint::Since(now_ms)
+        };
+        (shard.id.clone(), checkpoint)
+    });
+    starts.collect()
 }
 
 /// A page goes to the run loop, each record with its place in the shard.

@@ -6,9 +6,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, PullConsumer, pull};
-use async_nats::jetstream::message::Acker;
 use async_nats::jetstream::{self, AckKind, Context as JetStream};
-use async_nats::{Client, jetstream::Message};
+use async_nats::{Client, Subject, jetstream::Message};
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt as _, StreamExt as _};
 use parking_lot::Mutex;
@@ -31,6 +30,9 @@ const ANSWER: Duration = Duration::from_mins(1);
 /// How often it is looked whether the connection is still the one that was asked: an answer to
 /// another one never comes.
 const LOOK: Duration = Duration::from_millis(100);
+
+/// Messages that the stream is told of at a time.
+const TOLD: usize = 500;
 
 /// How long a stop waits for a call.
 const PATIENCE: Duration = Duration::from_secs(4);
@@ -96,12 +98,12 @@ pub(super) async fn open(
     context: &Context,
 ) -> Result<Stream, SourceError> {
     let mut stream = Stream {
-        jetstream: jetstream::new(client),
+        jetstream: jetstream::new(client.clone()),
         settings: settings.clone(),
         subjects: subjects.to_vec(),
         consumer: None,
         order,
-        open: Open::start(settings.ack_wait),
+        open: Open::start(client.clone(), settings.ack_wait),
         metrics: Arc::clone(&context.metrics),
     };
     stream.consumer().await?;
@@ -188,7 +190,12 @@ impl Stream {
         let mut messages = Vec::new();
         let until = tokio::time::Instant::now() + ANSWER;
         let error = loop {
-            match tokio::time::timeout(LOOK, batch.next()).await {
+            // Messages come many at a time: a timer for each would cost more than the message.
+            let next = match batch.next().now_or_never() {
+                Some(next) => Ok(next),
+                None => tokio::time::timeout(LOOK, batch.next()).await,
+            };
+            match next {
                 Ok(Some(Ok(message))) => messages.push(message),
                 Ok(Some(Err(error))) => break SourceError::new(error),
                 Ok(None) => return Ok(messages),
@@ -219,8 +226,7 @@ impl Stream {
             self.metrics.backlog.set(info.pending);
             event.id = sequence;
         }
-        let (_, acker) = message.split();
-        let handle = Box::new(self.open.hold(acker));
+        let handle = Box::new(self.open.hold(message.message.reply));
         Delivery { event, handle }
     }
 }
@@ -256,6 +262,7 @@ impl Source for Stream {
 
 /// Messages that are under way, and what the server is still to be told.
 struct Open {
+    client: Client,
     held: Mutex<Held>,
     settled: Notify,
     orders: mpsc::UnboundedSender<(u64, AckKind)>,
@@ -265,13 +272,15 @@ struct Open {
 #[derive(Default)]
 struct Held {
     next: u64,
-    ackers: HashMap<u64, Arc<Acker>>,
+    /// Where to say what becomes of each.
+    replies: HashMap<u64, Subject>,
 }
 
 impl Open {
-    fn start(ack_wait: Duration) -> Arc<Self> {
+    fn start(client: Client, ack_wait: Duration) -> Arc<Self> {
         let (orders, waiting) = mpsc::unbounded_channel();
         let open = Arc::new(Self {
+            client,
             held: Mutex::default(),
             settled: Notify::new(),
             orders,
@@ -284,11 +293,14 @@ impl Open {
         open
     }
 
-    fn hold(self: &Arc<Self>, acker: Acker) -> Handle {
+    /// A message of a stream has a reply subject; without one there is nobody to tell.
+    fn hold(self: &Arc<Self>, reply: Option<Subject>) -> Handle {
         let mut held = self.held.lock();
         let number = held.next;
         held.next += 1;
-        held.ackers.insert(number, Arc::new(acker));
+        if let Some(reply) = reply {
+            held.replies.insert(number, reply);
+        }
         Handle {
             number,
             open: Arc::clone(self),
@@ -302,27 +314,46 @@ impl Open {
             let settled = self.settled.notified();
             tokio::pin!(settled);
             settled.as_mut().enable();
-            if self.held.lock().ackers.is_empty() {
+            if self.held.lock().replies.is_empty() {
                 break;
             }
             settled.await;
         }
         self.tasks.lock().abort_all();
     }
+
+    /// Hands it to the connection, which writes many at a time; no answer is waited for. What is
+    /// lost with the connection is delivered again.
+    async fn say(&self, reply: Subject, kind: AckKind) {
+        if let Err(error) = self.client.publish(reply, kind.into()).await {
+            debug!(%error, "cannot tell the stream");
+        }
+    }
 }
 
 /// Says what became of messages, in the order in which it was decided.
 async fn tell(open: Arc<Open>, mut waiting: mpsc::UnboundedReceiver<(u64, AckKind)>) {
-    while let Some((number, kind)) = waiting.recv().await {
-        let acker = open.held.lock().ackers.get(&number).cloned();
-        if let Some(acker) = acker
-            && let Err(error) = acker.ack_with(kind).await
-        {
-            debug!(%error, "cannot acknowledge: it will be delivered again");
+    let mut decided = Vec::with_capacity(TOLD);
+    while waiting.recv_many(&mut decided, TOLD).await > 0 {
+        let told: Vec<_> = {
+            let held = open.held.lock();
+            let told = decided.drain(..).map(|(number, kind)| {
+                let reply = held.replies.get(&number).cloned();
+                (number, reply, kind)
+            });
+            told.collect()
+        };
+        let numbers: Vec<_> = told.iter().map(|(number, ..)| *number).collect();
+        for (_, reply, kind) in told {
+            if let Some(reply) = reply {
+                open.say(reply, kind).await;
+            }
         }
         let mut held = open.held.lock();
-        held.ackers.remove(&number);
-        if held.ackers.is_empty() {
+        for number in numbers {
+            held.replies.remove(&number);
+        }
+        if held.replies.is_empty() {
             open.settled.notify_waiters();
         }
     }
@@ -334,11 +365,9 @@ async fn keep(open: Arc<Open>, every: Duration) {
     ticks.tick().await;
     loop {
         ticks.tick().await;
-        let ackers: Vec<_> = open.held.lock().ackers.values().cloned().collect();
-        for acker in ackers {
-            if let Err(error) = acker.ack_with(AckKind::Progress).await {
-                debug!(%error, "cannot say that a message is in progress");
-            }
+        let replies: Vec<_> = open.held.lock().replies.values().cloned().collect();
+        for reply in replies {
+            open.say(reply, AckKind::Progress).await;
         }
     }
 }

@@ -1,32 +1,16 @@
-//! The three calls that the source makes, and the official SDK behind them.
+//! The three calls that the source makes.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use aws_config::{BehaviorVersion, Region};
-use aws_sdk_sqs::Client;
-use aws_sdk_sqs::config::timeout::TimeoutConfig;
-use aws_sdk_sqs::error::DisplayErrorContext;
-use aws_sdk_sqs::types::{
-    BatchResultErrorEntry, ChangeMessageVisibilityBatchRequestEntry as VisibilityEntry,
-    DeleteMessageBatchRequestEntry as DeleteEntry, MessageSystemAttributeName,
-};
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
+use serde::{Deserialize, Serialize};
 
 use super::message::Message;
 use crate::source::SourceError;
-
-/// An entry of a batch that did not work.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Failed {
-    /// Which, by its place in the batch.
-    pub(super) index: usize,
-    /// Whether it is the caller's fault: trying again does not help.
-    pub(super) for_good: bool,
-    pub(super) reason: String,
-}
+pub(super) use crate::sqs::Failed;
+use crate::sqs::Queue;
 
 /// What the source needs of a queue. Batches have at most ten entries.
 pub(super) trait Api: Send + Sync + std::fmt::Debug {
@@ -46,60 +30,56 @@ pub(super) trait Api: Send + Sync + std::fmt::Debug {
     ) -> BoxFuture<'_, Result<Vec<Failed>, SourceError>>;
 }
 
-/// The queue by the official SDK.
-#[derive(Debug)]
-pub(super) struct Sdk {
-    client: Client,
-    queue_url: String,
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Receive {
+    max_number_of_messages: usize,
+    wait_time_seconds: u64,
+    visibility_timeout: u64,
+    message_system_attribute_names: [&'static str; 1],
+    message_attribute_names: [&'static str; 1],
 }
 
-impl Sdk {
-    pub(super) async fn connect(
-        queue_url: &str,
-        endpoint: Option<&str>,
-        region: Option<&str>,
-    ) -> Self {
-        let client = client(queue_url, endpoint, region).await;
-        let queue_url = queue_url.to_owned();
-        Self { client, queue_url }
-    }
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Entry {
+    id: String,
+    receipt_handle: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    visibility_timeout: Option<u64>,
 }
 
-/// A client for a queue. Credentials come by AWS's usual chain: environment, profile, web identity,
-/// container, instance.
-pub(crate) async fn client(
-    queue_url: &str,
-    endpoint: Option<&str>,
-    region: Option<&str>,
-) -> Client {
-    let loader = aws_config::defaults(BehaviorVersion::latest());
-    let region = region.or_else(|| region_of(queue_url));
-    let region = region.map(|name| Region::new(name.to_owned()));
-    let loader = match (region, std::env::var_os("AWS_REGION").is_some()) {
-        (Some(region), _) => loader.region(region),
-        (None, false) if endpoint.is_some() => loader.region(Region::new("us-east-1")),
-        (None, _) => loader,
-    };
-    let shared = loader.load().await;
-    let timeouts = TimeoutConfig::builder()
-        .connect_timeout(Duration::from_secs(5))
-        .read_timeout(Duration::from_secs(30))
-        .build();
-    let mut config = aws_sdk_sqs::config::Builder::from(&shared).timeout_config(timeouts);
-    if let Some(endpoint) = endpoint {
-        config = config.endpoint_url(endpoint);
-    }
-    Client::from_conf(config.build())
+#[derive(Deserialize)]
+struct Received {
+    /// Absent if nothing came.
+    #[serde(rename = "Messages", default)]
+    messages: Option<Vec<Wire>>,
 }
 
-/// `https://sqs.eu-west-1.amazonaws.com/…` is in `eu-west-1`.
-fn region_of(queue_url: &str) -> Option<&str> {
-    let (_, rest) = queue_url.split_once("://sqs.")?;
-    let (region, rest) = rest.split_once('.')?;
-    rest.starts_with("amazonaws.com").then_some(region)
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Wire {
+    message_id: String,
+    receipt_handle: String,
+    #[serde(default)]
+    body: String,
+    #[serde(default)]
+    attributes: Option<BTreeMap<String, String>>,
+    #[serde(default)]
+    message_attributes: Option<BTreeMap<String, Attribute>>,
 }
 
-impl Api for Sdk {
+/// Binary values are base64 already.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Attribute {
+    #[serde(default)]
+    string_value: Option<String>,
+    #[serde(default)]
+    binary_value: Option<String>,
+}
+
+impl Api for Queue {
     fn receive(
         &self,
         max: usize,
@@ -107,43 +87,23 @@ impl Api for Sdk {
         visibility: Duration,
     ) -> BoxFuture<'_, Result<Vec<Message>, SourceError>> {
         async move {
-            let received = self
-                .client
-                .receive_message()
-                .queue_url(&self.queue_url)
-                .max_number_of_messages(small(max as u64))
-                .wait_time_seconds(small(wait.as_secs()))
-                .visibility_timeout(small(visibility.as_secs()))
-                .message_system_attribute_names(MessageSystemAttributeName::All)
-                .message_attribute_names("All")
-                .send()
-                .await
-                .map_err(|error| SourceError::new(DisplayErrorContext(error)))?;
-            Ok(received
-                .messages
-                .unwrap_or_default()
-                .into_iter()
-                .map(message)
-                .collect())
+            let parameters = Receive {
+                max_number_of_messages: max,
+                wait_time_seconds: wait.as_secs(),
+                visibility_timeout: visibility.as_secs(),
+                message_system_attribute_names: ["All"],
+                message_attribute_names: ["All"],
+            };
+            let answer = self.call("ReceiveMessage", &parameters).await?;
+            messages(&answer)
         }
         .boxed()
     }
 
     fn delete(&self, receipts: Vec<String>) -> BoxFuture<'_, Result<Vec<Failed>, SourceError>> {
         async move {
-            let mut call = self
-                .client
-                .delete_message_batch()
-                .queue_url(&self.queue_url);
-            for (index, receipt) in receipts.into_iter().enumerate() {
-                let entry = DeleteEntry::builder()
-                    .id(index.to_string())
-                    .receipt_handle(receipt);
-                call = call.entries(entry.build().map_err(SourceError::new)?);
-            }
-            let answer = call.send().await;
-            let answer = answer.map_err(|error| SourceError::new(DisplayErrorContext(error)))?;
-            Ok(answer.failed.iter().map(failed).collect())
+            let entries = receipts.into_iter().map(|receipt| (receipt, None));
+            self.batch("DeleteMessageBatch", &numbered(entries)).await
         }
         .boxed()
     }
@@ -153,52 +113,42 @@ impl Api for Sdk {
         entries: Vec<(String, u64)>,
     ) -> BoxFuture<'_, Result<Vec<Failed>, SourceError>> {
         async move {
-            let call = self.client.change_message_visibility_batch();
-            let mut call = call.queue_url(&self.queue_url);
-            for (index, (receipt, secs)) in entries.into_iter().enumerate() {
-                let entry = VisibilityEntry::builder()
-                    .id(index.to_string())
-                    .receipt_handle(receipt)
-                    .visibility_timeout(small(secs));
-                call = call.entries(entry.build().map_err(SourceError::new)?);
-            }
-            let answer = call.send().await;
-            let answer = answer.map_err(|error| SourceError::new(DisplayErrorContext(error)))?;
-            Ok(answer.failed.iter().map(failed).collect())
+            let entries = entries.into_iter();
+            let entries = numbered(entries.map(|(receipt, secs)| (receipt, Some(secs))));
+            self.batch("ChangeMessageVisibilityBatch", &entries).await
         }
         .boxed()
     }
 }
 
-/// Counts and seconds here are far below the bound.
-fn small(number: u64) -> i32 {
-    i32::try_from(number).unwrap_or(i32::MAX)
+fn numbered(entries: impl Iterator<Item = (String, Option<u64>)>) -> Vec<Entry> {
+    let entries = entries.enumerate();
+    let entries = entries.map(|(index, (receipt_handle, visibility_timeout))| Entry {
+        id: index.to_string(),
+        receipt_handle,
+        visibility_timeout,
+    });
+    entries.collect()
 }
 
-fn failed(entry: &BatchResultErrorEntry) -> Failed {
-    Failed {
-        index: entry.id().parse().unwrap_or(usize::MAX),
-        for_good: entry.sender_fault(),
-        reason: format!("{} {}", entry.code(), entry.message().unwrap_or_default()),
-    }
+fn messages(answer: &[u8]) -> Result<Vec<Message>, SourceError> {
+    let received: Received = serde_json::from_slice(answer).map_err(SourceError::new)?;
+    let messages = received.messages.unwrap_or_default().into_iter();
+    Ok(messages.map(message).collect())
 }
 
-fn message(message: aws_sdk_sqs::types::Message) -> Message {
-    let system = message.attributes.unwrap_or_default().into_iter();
-    let attributes = message.message_attributes.unwrap_or_default().into_iter();
+fn message(wire: Wire) -> Message {
+    let attributes = wire.message_attributes.unwrap_or_default().into_iter();
+    let attributes = attributes.filter_map(|(name, value)| {
+        let value = value.string_value.or(value.binary_value)?;
+        Some((name, value))
+    });
     Message {
-        id: message.message_id.unwrap_or_default(),
-        receipt: message.receipt_handle.unwrap_or_default(),
-        body: message.body.unwrap_or_default(),
-        system: system
-            .map(|(name, value)| (name.as_str().to_owned(), value))
-            .collect(),
-        attributes: attributes
-            .filter_map(|(name, value)| {
-                let binary = value.binary_value.map(|blob| BASE64_STANDARD.encode(blob));
-                Some((name, value.string_value.or(binary)?))
-            })
-            .collect(),
+        id: wire.message_id,
+        receipt: wire.receipt_handle,
+        body: wire.body,
+        system: wire.attributes.unwrap_or_default(),
+        attributes: attributes.collect(),
     }
 }
 
@@ -207,17 +157,34 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_region_is_in_the_url() {
-        for (url, region) in [
-            ("https://sqs.eu-west-1.amazonaws.com/1/q", Some("eu-west-1")),
-            (
-                "https://sqs.cn-north-1.amazonaws.com.cn/1/q",
-                Some("cn-north-1"),
-            ),
-            ("http://127.0.0.1:5055/1/q", None),
-            ("https://sqs.example.org/1/q", None),
-        ] {
-            assert_eq!(region_of(url), region, "{url}");
+    fn an_answer_is_read_with_everything_it_says() {
+        let answer = br#"{"Messages":[{"MessageId":"m","ReceiptHandle":"r","MD5OfBody":"x","Body":"hi \u00e9",
+            "Attributes":{"SentTimestamp":"5"},"MessageAttributes":{"a":{"DataType":"String","StringValue":"1"},
+            "b":{"DataType":"Binary","BinaryValue":"AA=="}}},{"MessageId":"n","ReceiptHandle":"s","Body":""}]}"#;
+        let found = messages(answer).unwrap();
+        assert_eq!(
+            (found[0].id.as_str(), found[0].receipt.as_str()),
+            ("m", "r")
+        );
+        assert_eq!(found[0].body, "hi é");
+        assert_eq!(found[0].system["SentTimestamp"], "5");
+        assert_eq!(found[0].attributes["a"], "1");
+        assert_eq!(found[0].attributes["b"], "AA==");
+        assert_eq!(found[1].body, "");
+        for empty in ["{}", r#"{"Messages":[]}"#, r#"{"Messages":null}"#] {
+            assert_eq!(messages(empty.as_bytes()).unwrap(), []);
         }
+        assert!(
+            messages(b"<html>").is_err(),
+            "nothing may look empty that is not"
+        );
+    }
+
+    #[test]
+    fn entries_are_told_by_their_places() {
+        let entries = [("r".to_owned(), None), ("s".to_owned(), Some(5))];
+        let entries = serde_json::to_string(&numbered(entries.into_iter())).unwrap();
+        let expected = r#"[{"Id":"0","ReceiptHandle":"r"},{"Id":"1","ReceiptHandle":"s","VisibilityTimeout":5}]"#;
+        assert_eq!(entries, expected);
     }
 }

@@ -17,8 +17,8 @@ use futures_util::future::BoxFuture;
 use super::{Context, Delivery, Kind, Source, SourceError};
 use crate::config::{Section, usize_of};
 use crate::event::Event;
-pub(crate) use api::client;
-use api::{Api, Sdk};
+use crate::sqs::Queue;
+use api::Api;
 use message::Message;
 use receipts::Receipts;
 
@@ -60,7 +60,7 @@ pub(super) fn read(section: &mut Section) -> Arc<dyn Kind> {
     let default_pollers = if queue_urls.iter().any(|url| is_fifo(url)) {
         1
     } else {
-        2
+        4
     };
     let twelve_hours = 43_200 * SECOND;
     Arc::new(Sqs {
@@ -82,8 +82,9 @@ impl Kind for Sqs {
         async move {
             let mut workers: Vec<Box<dyn Source>> = Vec::new();
             for url in &self.queue_urls {
-                let sdk = Sdk::connect(url, self.endpoint.as_deref(), self.region.as_deref()).await;
-                let api: Arc<dyn Api> = Arc::new(sdk);
+                let (endpoint, region) = (self.endpoint.as_deref(), self.region.as_deref());
+                let queue = Queue::connect(url, endpoint, region).await?;
+                let api: Arc<dyn Api> = Arc::new(queue);
                 let (name, metrics) = (context.name.clone(), Arc::clone(&context.metrics));
                 let receipts =
                     Receipts::start(Arc::clone(&api), self.visibility_timeout, name, metrics);
@@ -128,6 +129,10 @@ struct Poller {
 }
 
 impl Source for Poller {
+    fn batch(&self) -> usize {
+        BATCH
+    }
+
     fn receive(&mut self, max: usize) -> BoxFuture<'_, Result<Vec<Delivery>, SourceError>> {
         async move {
             let messages = self
