@@ -140,6 +140,9 @@ impl Hub {
         let plan = self
             .router
             .routes_again(&message.topic, batch.last_plan.take());
+        if plan.targets.len() == 1 && plan.groups.is_empty() && !message.retain {
+            message.set_for_one();
+        }
         let mut receivers: u32 = 0;
         for target in &plan.targets {
             receivers += u32::from(target.deliver(message, batch));

@@ -1,5 +1,6 @@
 //! Messages and what travels with them.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -36,6 +37,7 @@ pub struct Message {
     /// When the broker kept it as the retained message of its topic; 0 if it was not kept, or that
     /// is not known.
     pub retained_at: Timestamp,
+    is_for_one: AtomicBool,
     encodings: OnceLock<Box<Encoded>>,
     deflated: OnceLock<Box<Deflated>>,
 }
@@ -91,6 +93,18 @@ struct Deflated {
 }
 
 impl Message {
+    /// There is one receiver only: no form of it needs to be kept for others. A hint, which costs
+    /// nothing but time if it is wrong.
+    pub fn set_for_one(&self) {
+        self.is_for_one.store(true, Ordering::Relaxed);
+    }
+
+    /// See [`Message::set_for_one`].
+    #[inline]
+    pub fn is_for_one(&self) -> bool {
+        self.is_for_one.load(Ordering::Relaxed)
+    }
+
     /// A message without properties.
     pub fn new(topic: Topic, payload: Bytes, qos: QoS, retain: bool) -> Self {
         Self {
@@ -104,6 +118,7 @@ impl Message {
             source: None,
             taken_us: 0,
             retained_at: Timestamp(0),
+            is_for_one: AtomicBool::new(false),
             encodings: OnceLock::new(),
             deflated: OnceLock::new(),
         }
@@ -123,6 +138,7 @@ impl Message {
             source: self.source.clone(),
             taken_us: 0,
             retained_at: self.retained_at,
+            is_for_one: AtomicBool::new(false),
             encodings: OnceLock::new(),
             deflated: OnceLock::new(),
         }

@@ -38,7 +38,7 @@ impl Client {
             _ => delivery.position,
         };
         let Some(position) = position else {
-            if self.is_plain(delivery) {
+            if self.is_plain(delivery) && !delivery.message.is_for_one() {
                 return self.write_shared(delivery.message, delivery.retain, outbox);
             }
             return self.write_own(&self.fields(delivery, now), delivery, outbox);

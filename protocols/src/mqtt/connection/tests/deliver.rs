@@ -41,6 +41,34 @@ fn qos_0_is_encoded_once_for_all_receivers() {
     assert_eq!(shared[..], publish_v311(0x30, "a/b", &[], b"x"));
 }
 
+/// The bytes are the same, but nothing is kept for others.
+#[test]
+fn qos_0_for_one_receiver_is_written_for_it_alone() {
+    for retain in [false, true] {
+        for (mut story, bytes) in [
+            (
+                Story::v311(|_| {}),
+                publish_v311(0x30 | u8::from(retain), "a/b", &[], b"x"),
+            ),
+            (
+                Story::v5(|_| {}, &[]),
+                publish_v5(0x30 | u8::from(retain), "a/b", &[], &[], b"x"),
+            ),
+        ] {
+            let message = message("a/b", "x");
+            message.set_for_one();
+            let mut one = delivery(&message, QoS::AtMostOnce, None);
+            one.retain = retain;
+            assert_eq!(story.deliver(&one), Delivered::Written);
+            assert_eq!(story.written(), bytes);
+            for name in ["mqtt 3.1.1 packet", "mqtt 5 packet"] {
+                let again = message.encoded(crate::model::Encoding(name), |_| "new".into());
+                assert_eq!(again, "new", "nothing was kept");
+            }
+        }
+    }
+}
+
 #[test]
 fn a_large_payload_is_shared() {
     let body = "x".repeat(SHARE_BYTES);
