@@ -97,7 +97,8 @@ pub fn select(
             .find(|recipe| recipe.name == *name)
             .with_context(|| format!("{name}: no such broker; known are {}", all.join(", ")))?;
         let program = match polycast {
-            Some(path) if name == "polycast" => Some(path.to_owned()),
+            // It is started in a folder of its own.
+            Some(path) if name == "polycast" => Some(std::path::absolute(path)?),
             _ => recipe.program(),
         };
         match program {

@@ -31,6 +31,7 @@ use protocols::model::Timestamp;
 use protocols::websocket::{self, Decoder};
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use self::output::Courtesy;
 use super::execute::Home;
 use super::login::Gate;
 use super::throttle::Throttle;
@@ -75,6 +76,7 @@ pub(super) struct Driver<S> {
     metrics: Arc<ProtocolMetrics>,
     transport: Transport,
     has_begun: bool,
+    courtesy: Courtesy,
     /// Whether nothing is written until the login's session is on disk.
     is_corked: bool,
     /// Whether the socket is given up: what is in it is not waited for.
@@ -147,6 +149,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             lingers: None,
             pause: None,
             has_begun: false,
+            courtesy: Courtesy::default(),
             is_corked: false,
             is_given_up: false,
             is_over: false,
@@ -164,6 +167,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         if !self.has_begun {
             self.has_begun = true;
             self.begin();
+        } else if self.lets_others_first() {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
         }
         self.turn(cx)
     }

@@ -15,7 +15,47 @@ use crate::session::Batch;
 /// Pieces that one write may gather.
 const PIECES_PER_WRITE: usize = 64;
 
+/// Bytes in the outbox from which on a write is worth its cost.
+const WORTH_A_WRITE: usize = 16 * 1024;
+
+/// Turns without waiting after one that was in vain.
+pub(super) const IMPATIENT_TURNS: u8 = 15;
+
+/// Whether to wait for the tasks that are ready to run before the outbox is written: when many
+/// publish to one client, each of them would otherwise cost a write. Waiting costs little, and
+/// where it brings nothing it is left alone for some turns.
+#[derive(Debug, Default)]
+pub(super) struct Courtesy {
+    waits: bool,
+    /// The outbox's number of frames before, as far as it fits.
+    frames: u8,
+    impatient: u8,
+}
+
 impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
+    /// Whether the other tasks that are ready come first, see [`Courtesy`].
+    pub(super) fn lets_others_first(&mut self) -> bool {
+        let (bytes, frames) = self.home.with(|link| {
+            let [.., frames] = link.outbox.frames().to_be_bytes();
+            (link.outbox.len(), frames)
+        });
+        let courtesy = &mut self.courtesy;
+        if bytes == 0 {
+            courtesy.waits = false;
+        } else if courtesy.waits {
+            courtesy.waits = false;
+            if frames == courtesy.frames {
+                courtesy.impatient = IMPATIENT_TURNS;
+            }
+        } else if courtesy.impatient > 0 {
+            courtesy.impatient -= 1;
+        } else if bytes < WORTH_A_WRITE && self.closing.is_none() {
+            courtesy.waits = true;
+            courtesy.frames = frames;
+        }
+        courtesy.waits
+    }
+
     /// Gives answers that waited for the disk.
     pub(super) fn release_answers(&mut self) {
         if self.home.held() == 0 {

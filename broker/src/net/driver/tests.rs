@@ -10,6 +10,7 @@ use protocols::outbox::FrameType;
 use protocols::{Delivery, Limits, Outbox, Output, Reply};
 use tokio::io::ReadBuf;
 
+use super::output::IMPATIENT_TURNS;
 use super::*;
 use crate::clock::Clock;
 use crate::hub::{Hub, HubBounds};
@@ -244,6 +245,14 @@ impl Stage {
             .map(|ended| ended.reason)
     }
 
+    /// As the runtime calls it, which may let others go first.
+    fn run(&mut self) -> Poll<CloseReason> {
+        self.wakes.0.store(0, Ordering::SeqCst);
+        let waker = Waker::from(Arc::clone(&self.wakes));
+        let ended = self.driver.run(&mut Context::from_waker(&waker));
+        ended.map(|ended| ended.reason)
+    }
+
     fn was_woken(&self) -> bool {
         self.wakes.0.load(Ordering::SeqCst) > 0
     }
@@ -322,4 +331,38 @@ fn a_task_that_fails_leaves_its_session() {
     let failed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || stage.turn(b"p")));
     assert!(failed.is_err());
     assert!(session.lock().link.is_none());
+}
+
+/// Several publishers to one client make one write; where nobody else comes, it is written at once.
+#[test]
+fn others_that_are_ready_come_before_a_write() {
+    let mut stage = Stage::new(&net(), 1);
+    stage.socket.0.lock().input.push_back(b"c".to_vec());
+    assert!(stage.run().is_pending());
+    assert_eq!(stage.takes(false), "C");
+    let session = Arc::clone(stage.driver.home.session().unwrap());
+    let publish = || {
+        let frame = |link: &mut Link| link.outbox.frame(FrameType::Binary, &[b"m"]);
+        session.with_link(1, frame).unwrap();
+    };
+    for _ in 0..2 {
+        publish();
+        assert!(stage.run().is_pending() && stage.was_woken());
+        assert_eq!(stage.takes(false), "", "the others come first");
+        publish();
+        assert!(stage.run().is_pending());
+        assert_eq!(stage.takes(false), "mm");
+    }
+    publish();
+    assert!(stage.run().is_pending() && stage.was_woken());
+    assert!(stage.run().is_pending());
+    assert_eq!(stage.takes(false), "m", "in vain");
+    for _ in 0..IMPATIENT_TURNS {
+        publish();
+        assert!(stage.run().is_pending());
+        assert_eq!(stage.takes(false), "m", "at once");
+    }
+    publish();
+    assert!(stage.run().is_pending() && stage.was_woken());
+    assert_eq!(stage.takes(false), "", "it is tried again");
 }
