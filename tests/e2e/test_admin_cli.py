@@ -431,3 +431,76 @@ def test_traces_end_and_are_bounded(broker):
             assert len(answers) <= 17
         assert answers[-1] == 503 and "16 traces already" in another().stderr
     until(lambda: another().returncode == 0, "they are forgotten when their reader has gone", 30)
+
+
+# --- what holds for all commands ----------------------------------------------------------------------
+
+
+QUESTIONS = [
+    ["status"], ["clients", "list"], ["clients", "list", "--all"], ["topics"], ["subscriptions"], ["retained", "list"],
+    ["groups"], ["bans", "list"], ["revocations", "list"], ["explain", "--topic", "a/b"],
+]
+CHANGES = [
+    ["clients", "kick", "nobody"], ["retained", "clear", "a"], ["bans", "lift", "--user", "x"],
+    ["revocations", "lift", "--user", "x"], ["reload"], ["drain"], ["trace", "client", "x", "--for", "1s"],
+]
+
+
+@pytest.mark.parametrize("command", QUESTIONS, ids=" ".join)
+def test_each_answer_can_be_had_as_json(broker, command):
+    as_json(broker, *command)
+
+
+@pytest.mark.parametrize("command", QUESTIONS + CHANGES, ids=" ".join)
+def test_each_says_that_there_is_no_broker(command):
+    address = f"http://127.0.0.1:{process.free_port()}"
+    done = subprocess.run([process.polycast(), *command, "--url", address], capture_output=True, text=True, timeout=30,
+                          env=environment())
+    assert done.returncode == 1 and done.stdout == ""
+    assert f"no broker answers at {address}" in done.stderr and "is it running?" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_clients_are_found_by_any_part_of_their_name(broker):
+    name = unique("Gate")
+    client = mqtt.Client.open(broker.mqtt, client_id=f"north-{name}-7", username=f"of-{name}")
+    other = mqtt.Client.open(broker.mqtt, client_id=unique("south"), username=f"Keeper-{name}")
+    found = as_json(broker, "clients", "list", f"--search={name.upper()}-7")
+    assert [row["clientId"] for row in found] == [f"north-{name}-7"]
+    assert len(as_json(broker, "clients", "list", f"--search=-{name}")) == 2
+    assert as_json(broker, "clients", "list", f"--search={name}-8") == []
+    client.close()
+    other.close()
+
+
+def commands(name: str = "") -> list[str]:
+    """The commands that the help names, and theirs."""
+    done = subprocess.run([process.polycast(), *name.split(), "--help"], capture_output=True, text=True, timeout=30)
+    listed = done.stdout.split("Commands:\n", 1)
+    if len(listed) < 2:
+        return []
+    words = [line.split()[0] for line in listed[1].split("\n\n")[0].splitlines() if line.startswith("  ") and line[2] != " "]
+    names = [f"{name} {word}".strip() for word in words if word != "help"]
+    return names + [inner for each in names for inner in commands(each)]
+
+
+def test_each_command_has_a_manual_page(tmp_path):
+    subprocess.run([process.polycast(), "man", "--dir", str(tmp_path)], check=True, timeout=30)
+    there = {page.name for page in tmp_path.iterdir()}
+    names = commands()
+    assert len(names) > 30
+    assert {f"polycast-{name.replace(' ', '-')}.1" for name in names} <= there
+
+
+def test_bash_completes(tmp_path):
+    subprocess.run(f"{process.polycast()} completions bash > {tmp_path}/polycast.bash", shell=True, check=True, timeout=30)
+
+    def completed(*words: str) -> list[str]:
+        script = f"source {tmp_path}/polycast.bash; COMP_WORDS=({' '.join(words)} ''); COMP_CWORD={len(words)}; " \
+                 f"_polycast polycast '' {words[-1]}; printf '%s\\n' \"${{COMPREPLY[@]}}\""
+        done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=30)
+        return done.stdout.split()
+
+    assert {"serve", "status", "clients", "drain"} <= set(completed("polycast"))
+    assert {"list", "show", "kick"} <= set(completed("polycast", "clients"))
+    assert {"--search", "--json"} <= set(completed("polycast", "clients", "list"))

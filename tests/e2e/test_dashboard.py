@@ -1,6 +1,7 @@
 """The pages of the HTTP port in Chromium: the dashboard, also with 10,000 clients, and the demonstrations."""
 
 import contextlib
+import gzip
 import http.client
 import re
 import subprocess
@@ -40,7 +41,7 @@ def test_with_ten_thousand_clients(start_broker):
         node.run("dashboard.mjs", "crowd", broker.http_url(""), str(CROWD), patience=90)
 
 
-@pytest.mark.parametrize("case", ["console", "topics", "all_topics", "phone", "names", "chat"])
+@pytest.mark.parametrize("case", ["console", "topics", "operations", "phone", "names", "chat"])
 def test_in_chromium(broker, case):
     node.run("dashboard.mjs", case, broker.http_url(""), patience=90)
 
@@ -100,6 +101,21 @@ def test_pages_are_asked_for_again_by_their_tag(broker):
     assert (status, head["etag"], nothing) == (200, headers["etag"], b"")
     status, headers, _ = ask(broker, "POST", "/")
     assert (status, headers["allow"]) == (405, "GET, HEAD")
+
+
+def test_pages_are_small_on_the_wire(broker):
+    """Who takes gzip gets it, with a tag of its own, and who does not gets the text."""
+    plain, packed = 0, 0
+    for path in ("/", *(f"/ui/{file.name}" for file in (WEB / "ui").iterdir() if file.name != "index.html")):
+        _, headers, text = ask(broker, "GET", path)
+        _, other, body = ask(broker, "GET", path, **{"Accept-Encoding": "gzip, deflate, br"})
+        assert other["content-encoding"] == "gzip" and gzip.decompress(body) == text, path
+        assert headers["content-encoding"] is None and headers["etag"] != other["etag"], path
+        assert headers["vary"] == other["vary"] == "accept-encoding"
+        again = ask(broker, "GET", path, **{"Accept-Encoding": "gzip", "If-None-Match": other["etag"]})
+        assert (again[0], again[1]["etag"], again[2]) == (304, other["etag"], b"")
+        plain, packed = plain + len(text), packed + len(body)
+    assert packed < 40_000 and packed < plain / 2, (packed, plain)
 
 
 def test_pages_of_any_site_may_load_the_client(broker):

@@ -4,8 +4,8 @@ import gzip
 import json
 import pathlib
 import re
-import shutil
 import subprocess
+import tomllib
 
 import pytest
 
@@ -13,6 +13,9 @@ from support import node, process, story
 from support.waiting import unique
 
 FOLDER = pathlib.Path(__file__).parents[2] / "broker" / "web" / "client"
+OPTIONS = ["--noEmit", "--strict", "--target", "es2022", "--module", "nodenext", "--lib", "es2022,dom"]
+# From package.json of these tests: where it is missing, they fail.
+TSC = [str(node.FOLDER / "node_modules" / ".bin" / "tsc"), *OPTIONS]
 STORIES = [name for name in node.cases("client.mjs") if name != "survive"]
 
 
@@ -36,10 +39,42 @@ def test_what_is_served_is_the_file(broker):
     assert (status, text) == (200, (FOLDER / "polycast.js").read_text())
 
 
-@pytest.mark.skipif(shutil.which("tsc") is None, reason="there is no TypeScript compiler")
 def test_the_types_fit():
-    options = ["--noEmit", "--strict", "--target", "es2022", "--module", "nodenext", "--lib", "es2022,dom"]
-    subprocess.run(["tsc", *options, "client_types.mts"], cwd=node.FOLDER, check=True)
+    subprocess.run([*TSC, "client_types.mts"], cwd=node.FOLDER, check=True)
+
+
+def test_the_check_of_the_types_can_fail(tmp_path):
+    wrong = node.FOLDER / f"client_types_wrong_{tmp_path.name}.mts"
+    try:
+        text = (node.FOLDER / "client_types.mts").read_text()
+        wrong.write_text(text + "\nclient.publish(7, 1);\n")
+        done = subprocess.run([*TSC, wrong.name], cwd=node.FOLDER, capture_output=True, text=True)
+        assert done.returncode != 0 and "TS2345" in done.stdout, done.stdout
+    finally:
+        wrong.unlink()
+
+
+def test_the_package_can_be_published_and_imported_by_its_name(tmp_path):
+    packed = subprocess.run(
+        ["npm", "pack", "--json", "--pack-destination", str(tmp_path)], cwd=FOLDER, capture_output=True, text=True, check=True
+    )
+    about = json.loads(packed.stdout)[0]
+    files = {file["path"] for file in about["files"]}
+    assert files == {"package.json", "README.md", "LICENSE-MIT", "LICENSE-APACHE", "polycast.js", "polycast.d.ts"}
+    assert about["name"] == "polycast" and about["size"] < 20_000
+    package = json.loads((FOLDER / "package.json").read_text())
+    assert not package.get("private") and package["types"] == "./polycast.d.ts"
+    broker = tomllib.loads((process.ROOT / "Cargo.toml").read_text())["workspace"]["package"]["version"]
+    assert package["version"] == broker
+    # As somebody else's project has it.
+    there = tmp_path / "node_modules" / "polycast"
+    there.mkdir(parents=True)
+    subprocess.run(["tar", "xzf", about["filename"], "--strip-components=1", "-C", str(there)], cwd=tmp_path, check=True)
+    (tmp_path / "page.mts").write_text("import { Polycast } from 'polycast';\nconst c: Polycast = new Polycast();\nconsole.log(typeof c.publish);\n")
+    (tmp_path / "page.mjs").write_text("import { matches } from 'polycast';\nconsole.log(matches('a/#', 'a/b'));\n")
+    subprocess.run([*TSC, "page.mts"], cwd=tmp_path, check=True)
+    done = subprocess.run(["node", "page.mjs"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout == "true\n"
 
 
 def test_it_survives_a_kill_in_node(tmp_path):

@@ -15,7 +15,7 @@ use super::{Answer, Call, body};
 use crate::session::Session;
 
 /// Sessions that one page looks at, whether they fit its question or not.
-const LOOKS: usize = 5000;
+const LOOKS: usize = 10_000;
 
 /// What a list is asked for.
 struct Wanted<'a> {
@@ -24,6 +24,8 @@ struct Wanted<'a> {
     protocol: Option<&'a str>,
     transport: Option<&'a str>,
     client_id: Option<&'a str>,
+    /// What the identifier or the user's name has in it, whether large or small letters.
+    search: Option<&'a str>,
 }
 
 /// `GET /api/v1/clients`: those that are connected.
@@ -43,6 +45,7 @@ fn rows(call: &Call<'_>, name: &str, connected: Option<bool>) -> Result<Answer, 
         protocol: call.query.text("protocol"),
         transport: call.query.text("transport"),
         client_id: call.query.text("clientIdPrefix"),
+        search: call.query.text("search"),
     };
     let limit = call.limit()?;
     let mut after = Some(number_cursor(call.query)?);
@@ -69,7 +72,11 @@ impl Wanted<'_> {
         let is_id = self
             .client_id
             .is_none_or(|prefix| session.client_id.starts_with(prefix));
-        if !is_user || !is_id {
+        let is_found = self.search.is_none_or(|text| {
+            let user = session.user_name().unwrap_or_default();
+            contains(&session.client_id, text) || contains(user, text)
+        });
+        if !is_user || !is_id || !is_found {
             return None;
         }
         let row = row(session)?;
@@ -85,6 +92,15 @@ impl Wanted<'_> {
             && self.connected.is_none_or(|wanted| wanted == is_connected))
         .then_some(row)
     }
+}
+
+/// Whether a text stands in another; the case of ASCII letters does not matter.
+fn contains(text: &str, part: &str) -> bool {
+    if part.is_empty() {
+        return true;
+    }
+    let mut places = text.as_bytes().windows(part.len());
+    places.any(|place| place.eq_ignore_ascii_case(part.as_bytes()))
 }
 
 /// One session; `None` if it has ended.
@@ -193,4 +209,19 @@ pub(super) fn kick_connection(call: &Call<'_>) -> Result<Answer, Problem> {
         .kick(&session, Some(link), &reason(), &mut batch);
     let response = body::empty(StatusCode::NO_CONTENT);
     Ok(Answer::of(call, batch, response))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::contains;
+
+    #[test]
+    fn a_part_is_found_anywhere_in_any_case() {
+        for part in ["", "truck", "Truck-7", "7/FRONT", "é", "truck-7/front/é"] {
+            assert!(contains("truck-7/front/é", part), "{part}");
+        }
+        for part in ["truck7", "truck-7/front/éé", "É", "b"] {
+            assert!(!contains("truck-7/front/é", part), "{part}");
+        }
+    }
 }

@@ -106,7 +106,8 @@ docs! {
     list_clients "Connected clients, the oldest session first."
         [Param("user", Text, "Only those of a user."), Param("protocol", Text, "Only those that speak it: `mqtt`, or `mqtt 5`."),
          Param("transport", Text, "Only those that came by it: tcp, tls, ws, wss, http."),
-         Param("clientIdPrefix", Text, "Only those whose identifier begins so."), CURSOR, LIMIT] "" [200 "ClientList"] [];
+         Param("clientIdPrefix", Text, "Only those whose identifier begins so."),
+         Param("search", Text, "Only those whose identifier or user has this in it; the case of ASCII letters does not matter."), CURSOR, LIMIT] "" [200 "ClientList"] [];
     show_client "A client, connected or not." [] "" [200 "Client"] [404];
     kick_client "Ends a client's connection." [Param("endSession", Truth, "Ends its session too.")] "" [204 ""] [404];
     list_client_subscriptions "What a client has subscribed to." [CURSOR, LIMIT] "" [200 "SubscriptionList"] [404];
@@ -120,7 +121,8 @@ docs! {
     list_sessions "Sessions, the oldest first, whether their clients are connected or not."
         [Param("connected", Truth, "Only those that are, or are not."), Param("user", Text, "Only those of a user."),
          Param("protocol", Text, "Only those that speak it."), Param("transport", Text, "Only those that came by it."),
-         Param("clientIdPrefix", Text, "Only those whose identifier begins so."), CURSOR, LIMIT] "" [200 "SessionList"] [];
+         Param("clientIdPrefix", Text, "Only those whose identifier begins so."),
+         Param("search", Text, "Only those whose identifier or user has this in it; the case of ASCII letters does not matter."), CURSOR, LIMIT] "" [200 "SessionList"] [];
     end_session "Ends a session, and its connection if it has one." [] "" [204 ""] [404];
     list_subscriptions "Subscriptions of all clients." [CURSOR, LIMIT] "" [200 "SubscriptionList"] [];
     show_status "The broker as a whole." [] "" [200 "Status"] [];

@@ -2,14 +2,18 @@
 //!
 //! All of it is compiled in (`broker/web`) and holds nothing of the broker's state, so anybody may read
 //! it; what the pages show comes from the API and the protocols, which ask who wants it. `net/http.rs`
-//! calls [`page`] for requests that are not the API's.
+//! calls [`page`] for requests that are not the API's. Whoever accepts gzip gets it; the files are packed once, at the
+//! first request for one of them.
 
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::sync::LazyLock;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Response, StatusCode};
 use http_body_util::Full;
@@ -36,6 +40,8 @@ struct File {
 struct Page {
     file: &'static File,
     tag: HeaderValue,
+    /// The file as gzip, and the tag of that form of it.
+    packed: Option<(Bytes, HeaderValue)>,
     policy: Option<HeaderValue>,
 }
 
@@ -58,6 +64,7 @@ files! {
     "/ui/clients.js" Dashboard "ui/clients.js";
     "/ui/console.js" Dashboard "ui/console.js";
     "/ui/dom.js" Dashboard "ui/dom.js";
+    "/ui/follow.js" Dashboard "ui/follow.js";
     "/ui/health.js" Dashboard "ui/health.js";
     "/ui/overview.js" Dashboard "ui/overview.js";
     "/ui/speak.js" Dashboard "ui/speak.js";
@@ -73,11 +80,13 @@ static PAGES: LazyLock<Vec<Page>> = LazyLock::new(|| FILES.iter().map(Page::new)
 impl Page {
     fn new(file: &'static File) -> Self {
         let digest = STANDARD.encode(&sha256(file.text.as_bytes())[..12]);
-        let tag = HeaderValue::from_str(&format!("\"{digest}\""));
+        let tag = tag(&format!("\"{digest}\""));
+        let packed = packed(file.text).map(|bytes| (bytes, self::tag(&format!("\"{digest}-gz\""))));
         let policy = (file.kind() == HTML).then(|| HeaderValue::from_str(&policy(file.text)));
         Self {
             file,
-            tag: tag.unwrap_or(HeaderValue::from_static("\"\"")),
+            tag,
+            packed,
             // A policy that could not be written lets nothing run.
             policy: policy.map(|policy| policy.unwrap_or(HeaderValue::from_static(NOTHING))),
         }
@@ -91,7 +100,9 @@ impl Page {
             .flat_map(|value| value.split(','));
         tags.any(|tag| {
             let tag = tag.trim();
-            tag == "*" || tag.trim_start_matches("W/").as_bytes() == self.tag.as_bytes()
+            let bare = tag.trim_start_matches("W/").as_bytes();
+            let packed = self.packed.iter().map(|(_, tag)| tag);
+            tag == "*" || packed.chain([&self.tag]).any(|own| own.as_bytes() == bare)
         })
     }
 
@@ -107,11 +118,43 @@ impl Page {
             set(header::CACHE_CONTROL, "no-cache");
             set(header::X_FRAME_OPTIONS, "DENY");
         }
-        headers.insert(header::ETAG, self.tag.clone());
+        headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
         if let Some(policy) = &self.policy {
             headers.insert(header::CONTENT_SECURITY_POLICY, policy.clone());
         }
     }
+}
+
+/// What stands in `ETag`. Digests have no byte that a header could not carry.
+fn tag(text: &str) -> HeaderValue {
+    HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("\"\""))
+}
+
+/// A text as gzip; nothing if that is no shorter.
+fn packed(text: &str) -> Option<Bytes> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+    encoder.write_all(text.as_bytes()).ok()?;
+    let bytes = encoder.finish().ok()?;
+    (bytes.len() < text.len()).then(|| bytes.into())
+}
+
+/// Whether gzip may be answered with: RFC 9110 §12.5.3, where a weight of 0 forbids and what is named
+/// counts before `*`.
+fn takes_gzip(request: &HeaderMap) -> bool {
+    let values = request.get_all(header::ACCEPT_ENCODING).into_iter();
+    let texts = values.filter_map(|value| value.to_str().ok());
+    let mut any = false;
+    for coding in texts.flat_map(|text| text.split(',')) {
+        let (name, parameters) = coding.split_once(';').unwrap_or((coding, ""));
+        let weight = parameters.trim().trim_start_matches(['q', 'Q', '=', ' ']);
+        let is_taken = weight.is_empty() || weight.parse::<f32>().is_ok_and(|weight| weight > 0.0);
+        match name.trim() {
+            name if name.eq_ignore_ascii_case("gzip") => return is_taken,
+            "*" => any = is_taken,
+            _ => {}
+        }
+    }
+    any
 }
 
 const HTML: &str = "text/html; charset=utf-8";
@@ -178,13 +221,26 @@ pub(crate) fn page(
     let page = found.find(|page| page.file.path == path)?;
     let mut response = Response::new(Full::default());
     page.put(response.headers_mut());
+    let packed = page.packed.as_ref().filter(|_| takes_gzip(request));
+    let tag = packed.map_or(&page.tag, |(_, tag)| tag);
+    response.headers_mut().insert(header::ETAG, tag.clone());
     if page.is_known(request) {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         return Some(response);
     }
     let kind = HeaderValue::from_static(page.file.kind());
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
-    *response.body_mut() = Full::new(Bytes::from_static(page.file.text.as_bytes()));
+    let bytes = match packed {
+        Some((bytes, _)) => {
+            let coding = HeaderValue::from_static("gzip");
+            response
+                .headers_mut()
+                .insert(header::CONTENT_ENCODING, coding);
+            bytes.clone()
+        }
+        None => Bytes::from_static(page.file.text.as_bytes()),
+    };
+    *response.body_mut() = Full::new(bytes);
     Some(response)
 }
 
@@ -229,6 +285,45 @@ mod tests {
             assert_eq!(changed.status(), StatusCode::OK);
         }
         assert!(get("/ui/", None, &pages).is_none());
+    }
+
+    #[test]
+    fn who_takes_gzip_gets_it_with_a_tag_of_its_own() {
+        let pages = Pages::default();
+        let ask = |accepted: &'static str, known: Option<&HeaderValue>| {
+            let mut request = HeaderMap::new();
+            request.insert(header::ACCEPT_ENCODING, HeaderValue::from_static(accepted));
+            if let Some(known) = known {
+                request.insert(header::IF_NONE_MATCH, known.clone());
+            }
+            page("/ui/dashboard.js", &request, &pages).unwrap()
+        };
+        let coding = |accepted| {
+            let response = ask(accepted, None);
+            let headers = response.headers();
+            assert_eq!(headers[header::VARY], "accept-encoding");
+            headers.get(header::CONTENT_ENCODING).cloned()
+        };
+        for accepted in ["gzip", "br, GZip;q=0.5", "*", "deflate, *;q=0.1"] {
+            assert_eq!(coding(accepted).unwrap(), "gzip", "{accepted}");
+        }
+        for accepted in [
+            "",
+            "br",
+            "gzip;q=0",
+            "*, gzip; q=0.0",
+            "identity",
+            "*;q=0",
+            "gzip;q=x",
+        ] {
+            assert_eq!(coding(accepted), None, "{accepted}");
+        }
+        let tag = |response: &Response<Full<Bytes>>| response.headers()[header::ETAG].clone();
+        let (plain, packed) = (tag(&ask("", None)), tag(&ask("gzip", None)));
+        assert_ne!(plain, packed);
+        for known in [&plain, &packed] {
+            assert_eq!(ask("gzip", Some(known)).status(), StatusCode::NOT_MODIFIED);
+        }
     }
 
     #[test]

@@ -55,6 +55,25 @@ export async function ask(method, path, query = {}) {
   return content;
 }
 
+/** Reads lines of JSON while they come, until there are no more or `signal` ends it. */
+export async function stream(path, query, signal, each) {
+  let answer;
+  try {
+    answer = await fetch(`/api/v1/${path}?${new URLSearchParams(query)}`, { headers: authorization(), signal, cache: 'no-store' });
+  } catch {
+    throw new Refused(0);
+  }
+  if (!answer.ok) throw new Refused(answer.status, await answer.json().catch(() => ({})));
+  let rest = '';
+  for (const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader(); ;) {
+    const { value, done } = await reader.read();
+    if (done) return;
+    const lines = (rest + value).split('\n');
+    rest = lines.pop();
+    for (const line of lines) if (line) each(JSON.parse(line));
+  }
+}
+
 /** One part of a path. */
 export const part = encodeURIComponent;
 

@@ -1,13 +1,14 @@
 // Clients: a list with search and pages, and one client with what it has and how to end it.
 
 import { ask as api, part, rows } from './api.js';
+import { follow } from './follow.js';
 import { ago, ask, bytes, chip, h, note, number, show, span } from './dom.js';
 
 const PAGE = 50;
 const AGAIN_MS = 3000;
 
 /** What the list shows stays when a client was looked at. */
-const wanted = { prefix: '', protocol: '', away: false, cursors: [undefined] };
+const wanted = { search: '', protocol: '', away: false, cursors: [undefined] };
 
 /** The list of clients. */
 export function clients(main) {
@@ -22,8 +23,8 @@ export function clients(main) {
   async function load() {
     clearTimeout(timer);
     const mine = ++current;
-    const { prefix, protocol, away, cursors } = wanted;
-    const query = { cursor: cursors.at(-1), wanted: PAGE, clientIdPrefix: prefix, protocol };
+    const { search, protocol, away, cursors } = wanted;
+    const query = { cursor: cursors.at(-1), wanted: PAGE, search, protocol };
     try {
       const found = away ? await rows('sessions', 'sessions', query) : await rows('clients', 'clients', query);
       if (mine !== current) return;
@@ -32,7 +33,7 @@ export function clients(main) {
       const from = (cursors.length - 1) * PAGE;
       words.textContent = found.rows.length
         ? `${number(from + 1)} to ${number(from + found.rows.length)}${next ? ', and there are more' : ''}`
-        : prefix || protocol ? 'No client is like this.' : 'Nobody is connected.';
+        : search || protocol ? 'No client is like this.' : away ? 'There is no session.' : 'Nobody is connected.';
       back.disabled = cursors.length === 1;
       on.disabled = !next;
     } catch (error) {
@@ -56,10 +57,10 @@ export function clients(main) {
   main.replaceChildren(
     h('div.head', h('h1', 'Clients'), words),
     h('form.tools', { role: 'search', onsubmit: (event) => event.preventDefault() },
-      h('label.grow', 'Client identifier begins with',
+      h('label.grow', 'Client identifier or user',
         h('input', {
-          type: 'search', value: wanted.prefix, autocomplete: 'off', spellcheck: 'false', placeholder: 'sensor-',
-          oninput: ({ target }) => (clearTimeout(typing), (typing = setTimeout(() => search({ prefix: target.value }), 150))),
+          type: 'search', value: wanted.search, autocomplete: 'off', spellcheck: 'false', placeholder: 'any part of it',
+          oninput: ({ target }) => (clearTimeout(typing), (typing = setTimeout(() => search({ search: target.value }), 150))),
         })),
       h('label', 'Protocol',
         h('select', { onchange: ({ target }) => search({ protocol: target.value }) },
@@ -99,6 +100,7 @@ export function client(main, id) {
   const words = h('p.hint', { role: 'status' });
   const kick = h('button.danger', { type: 'button', onclick: () => end(false) }, 'Disconnect…');
   const forget = h('button.danger', { type: 'button', onclick: () => end(true) }, 'End the session…');
+  const following = follow({ clientId: id });
   const more = h('button', { type: 'button', hidden: true, onclick: () => ((wantedRows += 200), load()) }, 'More subscriptions');
   let wantedRows = 100;
   let timer;
@@ -147,10 +149,12 @@ export function client(main, id) {
     h('section', { 'aria-labelledby': 'subscribed' },
       h('h2', { id: 'subscribed' }, 'Subscriptions'), words,
       h('div.scroll', h('table', h('thead', h('tr', ['Topic filter', 'Shared by', 'QoS', 'Kept'].map((name) => h('th', { scope: 'col' }, name)))), subscriptions)), more),
+    h('section', { 'aria-labelledby': 'followed' }, h('h2', { id: 'followed' }, 'What it does now'), following.element),
   );
   load();
   return () => {
     isOver = true;
+    following.end();
     clearTimeout(timer);
   };
 }

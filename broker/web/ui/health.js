@@ -55,10 +55,12 @@ function delivery(add) {
 }
 
 function doors(add, families) {
-  const refused = lately('connections_refused_total');
+  // Browsers open connections that they then do not use: those are no alarm.
+  const unused = lately('connections_refused_total', { reason: 'http' });
+  const refused = lately('connections_refused_total') - unused;
   const logins = lately('login_refused_total') + lately('authentications_refused_total');
-  if (refused > 0) add('Connections', 'warn', `${number(refused)} were not accepted in the last minute`, 'By reason in polycast_connections_refused_total; limits.connections and its neighbours say how many may come.');
-  else add('Connections', 'ok', 'all that came were accepted');
+  if (refused > 0) add('Connections', 'warn', `${count(refused, 'connection')} refused in the last minute`, 'By reason in polycast_connections_refused_total; limits.connections and its neighbours say how many may come.');
+  else add('Connections', 'ok', unused ? `all were accepted; ${number(unused)} by HTTP asked nothing or broke off` : 'all that came were accepted');
   if (logins > 0) add('Logins', 'warn', `${number(logins)} were refused in the last minute`, 'Wrong or expired credentials: the log names each client and why.');
   const slow = lately('connections_closed_total', { reason: 'slow_consumer' });
   if (slow > 0) add('Slow clients', 'warn', `${count(slow, 'connection')} closed in the last minute`, 'They took nothing for limits.slow_consumer_timeout.');

@@ -1,15 +1,18 @@
 // Topics: what is retained with its value, who has subscribed to what, and whom a topic would reach.
 
 import { ask as api, part, rows } from './api.js';
-import { ask, bytes, choice, count, h, note, number, show } from './dom.js';
+import { follow } from './follow.js';
+import { ask, bytes, chip, choice, count, h, note, number, show } from './dom.js';
 
 const PAGE = 100;
-let hasTopics;
-const state = { list: 'retained', filter: '', cursors: [undefined] };
+/** Receivers that a topic names one by one. */
+const RECEIVERS = 8;
+const state = { list: 'topics', filter: '', cursors: [undefined] };
 
 const LISTS = {
   topics: { path: 'topics', name: 'topics', columns: ['Topic', 'Subscribers', 'Retained'], row: topicRow, empty: 'Nothing was published here lately.' },
   retained: { path: 'retained', name: 'retained', columns: ['Topic', 'Size', 'Type'], row: retainedRow, empty: 'Nothing is retained here.' },
+  groups: { path: 'groups', name: 'groups', columns: ['Group or queue', 'Members', 'Waiting'], row: groupRow, empty: 'Nobody shares a subscription, and there is no queue.' },
   subscriptions: { path: 'subscriptions', name: 'subscriptions', columns: ['Topic filter', 'Client', 'QoS'], row: subscriptionRow, empty: 'Nobody has subscribed.' },
 };
 
@@ -21,6 +24,10 @@ function retainedRow({ topic, size, contentType }) {
 
 function topicRow({ topic, subscribers, retained }) {
   return h('tr', h('th', { scope: 'row' }, h('a.id', { href: link(topic), 'data-key': topic }, topic)), h('td.n', number(subscribers)), h('td', retained ? 'yes' : h('span.soft', 'no')));
+}
+
+function groupRow({ name, members, waiting, durable }) {
+  return h('tr', h('th', { scope: 'row' }, h('code', name), durable && h('small', 'on disk')), h('td.n', members ? number(members) : h('b.bad', '0')), h('td.n', waiting ? h('b', number(waiting)) : '0'));
 }
 
 function subscriptionRow({ topic, filter, share, clientId, qos }) {
@@ -43,13 +50,15 @@ export function topics(main, topic) {
   async function load() {
     const mine = ++current;
     const { path: from, name, columns, row, empty } = LISTS[state.list];
-    const filter = state.list === 'subscriptions' ? '' : state.filter;
+    const filter = state.list === 'subscriptions' || state.list === 'groups' ? '' : state.filter;
     try {
       const found = await rows(from, name, { cursor: state.cursors.at(-1), wanted: PAGE, filter });
       if (mine !== current) return;
       next = found.cursor;
-      show(table, h('table', h('thead', h('tr', columns.map((name) => h(/Size|QoS|Subscribers/.test(name) ? 'th.n' : 'th', { scope: 'col' }, name)))), h('tbody', found.rows.map(row))));
-      words.textContent = found.rows.length ? '' : empty;
+      // The broker's own figures would be half of the list.
+      const shown = state.list === 'topics' && !filter ? found.rows.filter(({ topic }) => !topic.startsWith('$SYS/')) : found.rows;
+      show(table, h('table', h('thead', h('tr', columns.map((name) => h(/Size|QoS|Subscribers|Members|Waiting/.test(name) ? 'th.n' : 'th', { scope: 'col' }, name)))), h('tbody', shown.map(row))));
+      words.textContent = shown.length < found.rows.length ? 'Without the broker’s own: $SYS/# shows them.' : shown.length ? '' : empty;
       back.disabled = state.cursors.length === 1;
       on.disabled = !next;
     } catch (error) {
@@ -71,16 +80,8 @@ export function topics(main, topic) {
     h('button', { type: 'submit' }, 'Look up'));
 
   function choose() {
-    const lists = [['retained', 'Retained'], hasTopics && ['topics', 'All'], ['subscriptions', 'Subscriptions']].filter(Boolean);
+    const lists = [['topics', 'All'], ['retained', 'Retained'], ['subscriptions', 'Subscriptions'], ['groups', 'Groups']];
     return choice('List', lists, state.list, (list) => change({ list }));
-  }
-
-  // A broker of an earlier version has no list of all topics.
-  if (hasTopics === undefined) {
-    api('GET', 'topics', { limit: 1 }).then(() => true, (error) => error.status !== 404 && undefined).then((has) => {
-      hasTopics = has;
-      if (has && current > 0) tools.firstChild.replaceWith(choose());
-    });
   }
 
   function submit(event) {
@@ -95,34 +96,54 @@ export function topics(main, topic) {
     tools,
     h('div.columns', h('div', words, table, h('div.pages', back, on)), beside),
   );
-  if (topic) showTopic(beside, topic, load);
+  const following = topic && follow({ topic });
+  if (topic) showTopic(beside, topic, load, following.element);
   else show(beside, h('p.hint', 'Choose a topic to see its value and whom it reaches.'));
   load();
-  return () => void (current = -1);
+  return () => {
+    current = -1;
+    following?.end();
+  };
 }
 
-async function showTopic(beside, topic, reload) {
+/** Who gets a message, by which subscription and rule, and as what frame. */
+function reasons({ publish, receivers, frames, cursor }) {
+  const shown = Object.entries(frames).filter(([, frame]) => frame);
+  return [
+    !publish.allowed && h('p.bad', 'Who has no login may not publish here: ', h('code', publish.rule)),
+    h('ul.receivers', receivers.map(({ clientId, protocol, outcome, subscriptions, qos, rule }) =>
+      h('li', h('a.id', { href: `#/clients/${part(clientId)}` }, clientId), chip(protocol === 'none' ? null : protocol), h(`span${outcome === 'delivered' ? '' : '.bad'}`, outcome),
+        h('small', 'by ', h('code', subscriptions.join(', ')), ` at QoS ${qos}; ${rule}`)))),
+    cursor && h('p.hint', 'and others.'),
+    shown.length ? h('details', h('summary', `As frames of ${shown.map(([name]) => name.toUpperCase()).join(', ')}`), shown.map(([name, frame]) => h('pre.value', { tabindex: '0' }, `${name.toUpperCase()}\n${frame}`))) : null,
+  ];
+}
+
+async function showTopic(beside, topic, reload, following) {
   show(beside, h('h2.id', topic), h('p.hint', 'Loading…'));
-  const optional = (asked) => asked.catch((error) => (error.status === 404 ? null : Promise.reject(error)));
+  const optional = (asked) => asked.catch((error) => ([403, 404].includes(error.status) ? null : Promise.reject(error)));
   try {
-    const [about, kept] = await Promise.all([
+    const [about, kept, why] = await Promise.all([
       optional(api('GET', `topics/${part(topic)}`)),
       optional(api('GET', `retained/${part(topic)}`)),
+      optional(api('GET', 'explain', { topic, limit: RECEIVERS })),
     ]);
-    const forget = h('button.danger', { type: 'button', onclick: () => remove(topic, beside, reload) }, 'Remove…');
+    const forget = h('button.danger', { type: 'button', onclick: () => remove(topic, beside, reload, following) }, 'Remove…');
     show(beside,
       h('h2.id', topic),
       about && h('p', `A message here reaches ${about.subscribers ? count(about.subscribers, 'session') : 'no session'}`, about.shared.length ? ` and ${count(about.shared.length, 'shared group')}.` : '.'),
       about?.shared.length ? h('ul', about.shared.map(({ name, members, waiting }) => h('li', h('code', name), ` ${count(members, 'member')}, ${number(waiting)} waiting`))) : null,
+      why && reasons(why),
       h('h3', 'Retained value'),
       kept ? value(kept) : h('p.hint', 'None.'),
-      h('div.buttons', h('a.button', { href: `#/try/${part(topic)}` }, 'Watch it'), kept && forget));
+      h('div.buttons', h('a.button', { href: `#/try/${part(topic)}` }, 'Watch it'), kept && forget),
+      h('h3', 'What happens here now'), following);
   } catch (error) {
     show(beside, h('h2.id', topic), h('p.hint', error.message));
   }
 }
 
-async function remove(topic, beside, reload) {
+async function remove(topic, beside, reload, following) {
   if (!(await ask(`Remove what is retained on ${topic}?`, 'Subscribers are not told; who subscribes later does not get it.', 'Remove'))) return;
   try {
     await api('DELETE', `retained/${part(topic)}`);
@@ -131,7 +152,7 @@ async function remove(topic, beside, reload) {
     note(error.message, true);
   }
   reload();
-  showTopic(beside, topic, reload);
+  showTopic(beside, topic, reload, following);
 }
 
 /** A payload as it is best read. */

@@ -1,4 +1,4 @@
-// The types of the JavaScript client as a program uses them: read by a TypeScript compiler, if there is one.
+// The types of the JavaScript client as a program uses them: read by a TypeScript compiler.
 
 import { Polycast, PolycastError, matches, type Message } from '../../../broker/web/client/polycast.js';
 const client = new Polycast('ws://x/ws', { token: async () => 'a', session: { expiry: 1 } });

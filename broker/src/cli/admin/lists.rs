@@ -60,6 +60,9 @@ enum ClientsCommand {
         /// Only those whose identifier begins so
         #[arg(long, value_name = "TEXT")]
         prefix: Option<String>,
+        /// Only those whose identifier or user has this in it, in whichever case
+        #[arg(long, value_name = "TEXT")]
+        search: Option<String>,
         /// Sessions whose clients are away too
         #[arg(long)]
         all: bool,
@@ -108,6 +111,7 @@ impl Clients {
                 protocol,
                 transport,
                 prefix,
+                search,
                 all,
                 limit,
             } => {
@@ -117,6 +121,7 @@ impl Clients {
                     ("protocol", protocol),
                     ("transport", transport),
                     ("clientIdPrefix", prefix),
+                    ("search", search),
                 ];
                 list(&mut http, &[name], name, &query, (limit, CLIENTS)).await
             }
