@@ -1,5 +1,6 @@
 """The chat of the guides (tests/chat) against Polycast: nothing but the endpoint is configured."""
 
+import asyncio
 import importlib
 import json
 import os
@@ -10,7 +11,7 @@ import sys
 import threading
 
 import pytest
-from websockets.sync.client import connect
+from websockets.asyncio.client import connect
 
 from support import functions, process
 from support.functions import Failure, Server, lambda_target, settings
@@ -74,6 +75,32 @@ class Node:
         self.process.wait()
 
 
+class Client:
+    """A client in the loop of a thread. Not the library's synchronous one: that reads and writes one TLS socket
+    on two threads, which Python's ssl module bears from 3.13 on; before, a request is lost now and then."""
+
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, daemon=True).start()
+
+    def __init__(self, url, context):
+        async def begin():
+            return await connect(url, ssl=context, compression=None, open_timeout=PATIENCE)
+
+        self.socket = self._run(begin())
+
+    def send(self, text):
+        self._run(self.socket.send(text))
+
+    def recv(self, patience):
+        return self._run(asyncio.wait_for(self.socket.recv(), patience))
+
+    def close(self):
+        self._run(self.socket.close())
+
+    def _run(self, work):
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(3 * PATIENCE)
+
+
 class Chat:
     """A broker with the chat's functions."""
 
@@ -90,7 +117,7 @@ class Chat:
 
     def join(self):
         url = f"wss://localhost:{self.broker.https}/prod"
-        return connect(url, ssl=self.context, compression=None, legacy=True, open_timeout=3 * PATIENCE)
+        return Client(url, self.context)
 
 
 def say(client, text):

@@ -15,7 +15,7 @@ import urllib.request
 import paho.mqtt.client as paho
 import pytest
 import stomp
-import websockets.sync.client
+import websockets.asyncio.client
 
 from support import mqtt, process
 from support.tls import LOOPBACK, Authority, Openssl, connect, context, mqtt_client
@@ -177,12 +177,16 @@ def test_stomp_py(tls_broker, pki):
 
 def test_websockets(tls_broker, pki):
     url = f"wss://localhost:{tls_broker.https}/ws"
-    using = context(pki.ca)
-    with websockets.sync.client.connect(url, ssl=using, subprotocols=["polycast.json.v1"]) as ws:
-        ws.send(json.dumps({"type": "connect", "id": "1"}))
-        assert json.loads(ws.recv(timeout=PATIENCE))["type"] == "connected"
-        gauge = tls_broker.metric("polycast_connections", protocol="json", transport="wss")
-        assert gauge >= 1
+
+    async def log_in():
+        using = context(pki.ca)
+        async with websockets.asyncio.client.connect(url, ssl=using, subprotocols=["polycast.json.v1"]) as ws:
+            await ws.send(json.dumps({"type": "connect", "id": "1"}))
+            assert json.loads(await asyncio.wait_for(ws.recv(), PATIENCE))["type"] == "connected"
+            gauge = tls_broker.metric("polycast_connections", protocol="json", transport="wss")
+            assert gauge >= 1
+
+    asyncio.run(log_in())
 
 
 def test_https(tls_broker, pki):
