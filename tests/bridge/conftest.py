@@ -5,6 +5,7 @@ import itertools
 import pytest
 import servers
 from support import process
+from support.disk import pytest_runtest_makereport, pytest_runtest_teardown  # noqa: F401
 from support.waiting import until
 
 

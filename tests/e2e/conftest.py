@@ -3,6 +3,7 @@
 import pytest
 
 from support import mqtt, process
+from support.disk import pytest_runtest_makereport, pytest_runtest_teardown  # noqa: F401
 
 
 def pytest_addoption(parser):

@@ -11,6 +11,7 @@ import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
 
+from . import disk
 from .waiting import until
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
@@ -113,19 +114,21 @@ def start(folder: pathlib.Path, *arguments: str, data: pathlib.Path | None = Non
     for key, value in (QUICK_STOP | settings).items():
         text = str(value).lower() if isinstance(value, bool) else str(value)
         environment[f"POLYCAST_{key.upper()}"] = text
+    data = data or folder / "data"
     listeners = []
     for name in ("mqtt", "stomp", "http"):
         if f"--{name}" not in arguments:
             listeners += [f"--{name}", f"{LOOPBACK}:0"]
     with log.open("wb") as out:
         process = subprocess.Popen(
-            [polycast(), "serve", *listeners, *arguments, "--data-dir", str(data or folder / "data")],
+            [polycast(), "serve", *listeners, *arguments, "--data-dir", str(data)],
             cwd=folder,
             env=environment,
             stdout=out,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
         )
+    disk.note(process, data)
     broker = Broker(process, log)
     wanted = [name for name in ("mqtt", "stomp", "http") if _is_on(arguments, name)]
     wanted += [name for name in TLS if f"--{name}" in arguments]
