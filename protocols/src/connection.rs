@@ -157,7 +157,7 @@ pub enum Command {
         packet_id: u16,
     },
     /// To subscribe. Answered by [`Reply::Subscribed`].
-    Subscribe(Subscribe),
+    Subscribe(Box<Subscribe>),
     /// To unsubscribe. Answered by [`Reply::Unsubscribed`].
     Unsubscribe {
         /// Comes back with the answer.
@@ -298,8 +298,9 @@ pub struct Publish {
     pub exactly_once: Option<u16>,
     /// The same key again within its window is answered alike but not published again.
     pub idempotency_key: Option<ByteString>,
-    /// The message; [`Message::publisher`] is filled in by the broker.
-    pub message: Message,
+    /// The message; [`Message::publisher`] is filled in by the broker. It stays in the place where
+    /// it was made, from here to its last receiver.
+    pub message: Arc<Message>,
 }
 
 /// A list of subscriptions to make.

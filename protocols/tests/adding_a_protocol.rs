@@ -197,10 +197,10 @@ impl LinesConnection {
             auto_settle: false,
             durable: false,
         };
-        Ok(Command::Subscribe(Subscribe {
+        Ok(Command::Subscribe(Box::new(Subscribe {
             token: Token(0),
             requests: smallvec![Ok::<_, Refusal>(request)],
-        }))
+        })))
     }
 
     fn publish(&self, rest: &str) -> Result<Command, String> {
@@ -217,7 +217,7 @@ impl LinesConnection {
             token: Some(Token(0)),
             exactly_once: None,
             idempotency_key: None,
-            message: Message::new(topic, payload, QoS::AtMostOnce, false),
+            message: Message::new(topic, payload, QoS::AtMostOnce, false).into(),
         }))
     }
 

@@ -230,7 +230,7 @@ proptest! {
         let Command::Publish(publish) = publisher.take() else { panic!("no publish") };
 
         let mut reader = Client::logged_in();
-        let _ = reader.deliver(publish.message, &How { position, retain, attempts });
+        let _ = reader.deliver(publish.message.copy(), &How { position, retain, attempts });
         let frame = reader.frame();
         let Ok(ServerFrame::Message(message)) = ServerFrame::parse(&frame) else {
             panic!("{frame}")

@@ -276,7 +276,7 @@ fn payloads_by_hand_mean_what_they_look_like() {
     ] {
         let message = publish(&format!(r#"{{"type":"publish","topic":"a",{fields}}}"#)).message;
         assert_eq!(message.payload, payload, "{fields}");
-        let properties = message.properties.unwrap();
+        let properties = message.properties.clone().unwrap();
         assert_eq!(properties.content_type.as_deref(), content_type, "{fields}");
         assert_eq!(properties.payload_format, format, "{fields}");
     }
@@ -305,7 +305,7 @@ fn publish_carries_every_property() {
     assert!(message.retain);
     assert_eq!(message.qos, QoS::AtLeastOnce, "an id asks for a promise");
     assert_eq!(message.expires_at, Some(Timestamp(1_001_500)));
-    let properties = *message.properties.unwrap();
+    let properties = *message.properties.clone().unwrap();
     assert_eq!(
         properties,
         Properties {
@@ -323,7 +323,7 @@ fn publish_carries_every_property() {
             .message;
     assert_eq!(message.expires_at, Some(Timestamp(5)));
     assert_eq!(
-        message.properties.unwrap().correlation.as_deref(),
+        message.properties.clone().unwrap().correlation.as_deref(),
         Some(&[0xff][..])
     );
     assert_eq!(message.qos, QoS::AtMostOnce);

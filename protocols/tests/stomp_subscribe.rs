@@ -322,13 +322,13 @@ fn answers_come_to_a_temporary_queue_without_subscribing() {
 
     let mut service = Peer::connected("1.2");
     service.subscribe("id:1\ndestination:/queue/service", 1);
-    let sent = service.deliver(publish.message, 1, None);
+    let sent = service.deliver(publish.message.copy(), 1, None);
     assert!(sent.contains("\nreply-to:/queue/temp/c1/r\n"), "{sent}");
 
     service.send("SEND\ndestination:/queue/temp/c1/r\n\nanswer^@");
     let answer = service.publish().message;
     assert_eq!(answer.topic.as_str(), "$queue/temp/c1/r");
-    let sent = peer.deliver(answer, 8, None);
+    let sent = peer.deliver(answer.copy(), 8, None);
     assert!(sent.contains("\nsubscription:/temp-queue/r\n"), "{sent}");
     assert!(sent.contains("\ndestination:/temp-queue/r\n"), "{sent}");
 

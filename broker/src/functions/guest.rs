@@ -237,7 +237,7 @@ impl Guest {
         let hub = &self.functions.hub;
         let mut batch = Batch::new(self.functions.clock.now());
         // One that is gone or reads too slowly misses it, as at API Gateway.
-        let _ = hub.send_to_connection(id, message, None, &mut batch);
+        let _ = hub.send_to_connection(id, &Arc::new(message), None, &mut batch);
         batch.finish(&hub.metrics);
     }
 
@@ -310,10 +310,10 @@ impl Connection for GuestConnection {
         match (reply, &self.guest) {
             (Reply::Connected(_), Some(guest)) if !guest.groups.is_empty() => {
                 let requests = guest.groups.iter().filter_map(|group| join(group)).map(Ok);
-                out.commands.push(Command::Subscribe(Subscribe {
+                out.commands.push(Command::Subscribe(Box::new(Subscribe {
                     token: Token::default(),
                     requests: requests.collect(),
-                }));
+                })));
             }
             (Reply::Refused(refusal), _) => {
                 let cause = refusal.code.login_cause();

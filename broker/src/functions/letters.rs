@@ -3,6 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 use protocols::connection::Publish;
@@ -68,7 +69,7 @@ impl Letters {
             token: None,
             exactly_once: None,
             idempotency_key: None,
-            message,
+            message: Arc::new(message),
         };
         let mut batch = Batch::new(now);
         if let Err(refusal) = hub.publish_from_outside(publish, &mut batch) {

@@ -56,7 +56,8 @@ fn written(
     talk.say(&login, now);
     talk.reply(Reply::Connected(Connected::default()), now);
     for command in talk.say(&subscribe, now) {
-        if let Command::Subscribe(Subscribe { token, requests }) = command {
+        if let Command::Subscribe(subscribe) = command {
+            let Subscribe { token, requests } = *subscribe;
             let granted = Granted {
                 id: SubscriptionId(1),
                 qos,

@@ -4,6 +4,7 @@
 //! the body is the payload as it stands.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -146,11 +147,11 @@ pub(super) fn publish(
     }
     let mut publish = request.into_publish(limits, batch.now)?;
     if publish.message.retain {
-        publish.message.source = call.caller.source();
+        Arc::make_mut(&mut publish.message).source = call.caller.source();
     }
     traceparent::carry(
         &call.head.headers,
-        &mut publish.message,
+        Arc::make_mut(&mut publish.message),
         limits.user_properties,
     );
     let message = &publish.message;
@@ -188,7 +189,7 @@ fn send(call: &Call<'_>, id: &str, publish: Publish, batch: &mut Batch) -> Resul
     let sent = call
         .net
         .hub
-        .send_to_connection(id, message, idempotency_key, batch);
+        .send_to_connection(id, &message, idempotency_key, batch);
     let sent = sent.ok_or_else(|| gone(id))?;
     Ok(u32::from(sent?))
 }

@@ -43,7 +43,7 @@ impl Hub {
     /// Ends a piece of work: what it changed is handed to the store as one unit, groups give
     /// messages to members that got room, and what is needed next is read from the disk.
     pub(super) fn commit_batch(&self, batch: &mut Batch) {
-        if batch.in_transaction() {
+        if batch.in_transaction() || batch.is_settled() {
             return;
         }
         loop {

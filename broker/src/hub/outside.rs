@@ -7,7 +7,7 @@ use bytestring::ByteString;
 use protocols::connection::{CloseReason, Publish, Refusal, RefusalCode};
 use protocols::model::{Filter, Message, QoS, Timestamp, Topic};
 
-use super::publish::{check_topic, outcome};
+use super::publish::{check_topic, outcome, take};
 use super::{Hub, stripe};
 use crate::router::Cursor;
 use crate::session::{Batch, Outcome, Session};
@@ -43,15 +43,15 @@ impl Hub {
     ) -> Result<u32, Refusal> {
         let Publish {
             idempotency_key,
-            message,
+            mut message,
             ..
         } = publish;
         self.once(idempotency_key, batch, |batch, keyed| {
-            let traced = trace::is_on().then(|| message.copy());
+            take(Arc::make_mut(&mut message), batch);
             let result = check_topic(message.topic.as_str())
                 .and_then(|()| self.check_space(&message, keyed))
-                .and_then(|()| self.deliver(message, batch));
-            if let Some(message) = traced {
+                .and_then(|()| self.deliver(&message, batch));
+            if trace::is_on() {
                 trace::published("", "http", &message, &outcome(&result));
             }
             result
@@ -63,11 +63,10 @@ impl Hub {
     pub fn send_to_connection(
         &self,
         connection_id: &str,
-        message: Message,
+        message: &Arc<Message>,
         idempotency_key: Option<ByteString>,
         batch: &mut Batch,
     ) -> Option<Result<bool, Refusal>> {
-        let message = Arc::new(message);
         let mut is_gone = false;
         let sent = self.once(idempotency_key, batch, |batch, _| {
             let Some((session, _)) = self.connection(connection_id) else {
@@ -75,7 +74,7 @@ impl Hub {
                 return Err(Refusal::new(RefusalCode::Unknown, "no such connection"));
             };
             let mut state = session.lock();
-            let outcome = state.write_to_link(&session, &message, batch);
+            let outcome = state.write_to_link(&session, message, batch);
             Ok(u32::from(outcome == Outcome::Accepted))
         });
         (!is_gone).then_some(sent.map(|count| count > 0))

@@ -50,16 +50,17 @@ impl Hub {
             self.promise_all(batch);
             return Ok(answer);
         }
-        message.publisher = session.number;
-        if message.retain {
-            message.source = session.rights.source(&session.client_id);
+        let own = Arc::make_mut(&mut message);
+        own.publisher = session.number;
+        if own.retain {
+            own.source = session.rights.source(&session.client_id);
         }
+        take(own, batch);
         let stored_id = exactly_once.filter(|_| session.is_stored());
-        let traced = trace::is_on().then(|| message.copy());
         let result = check_topic(message.topic.as_str())
             .and_then(|()| self.check_space(&message, stored_id.is_some() || key.is_some()))
-            .and_then(|()| self.deliver(message, batch));
-        if let Some(message) = traced {
+            .and_then(|()| self.deliver(&message, batch));
+        if trace::is_on() {
             let protocol = session.rights.protocol();
             trace::published(&session.client_id, protocol, &message, &outcome(&result));
         }
@@ -109,24 +110,25 @@ impl Hub {
     }
 
     /// Publishes a message to all whom it concerns.
-    pub fn publish(&self, message: Message, batch: &mut Batch) -> Result<u32, Refusal> {
-        let result = self.deliver(message, batch);
+    pub fn publish(&self, mut message: Message, batch: &mut Batch) -> Result<u32, Refusal> {
+        take(&mut message, batch);
+        let result = self.deliver(&Arc::new(message), batch);
         self.commit_batch(batch);
         result
     }
 
-    /// Gives a message to all whom it concerns; what it changes is not handed to the store yet.
-    pub(super) fn deliver(&self, mut message: Message, batch: &mut Batch) -> Result<u32, Refusal> {
-        message.taken_us = batch.moment_us;
-        if message.retain {
-            message.retained_at = batch.now;
-        }
-        let message = Arc::new(message);
-        let span = self.spans.begin(&message, batch.now);
-        let result = self.deliver_to_all(&message, batch);
+    /// Gives a message that was taken to all whom it concerns; what it changes is not handed to the
+    /// store yet.
+    pub(super) fn deliver(
+        &self,
+        message: &Arc<Message>,
+        batch: &mut Batch,
+    ) -> Result<u32, Refusal> {
+        let span = self.spans.begin(message, batch.now);
+        let result = self.deliver_to_all(message, batch);
         if let Some(span) = span {
             let receivers = result.as_ref().ok().copied();
-            self.spans.end(span, &message, receivers);
+            self.spans.end(span, message, receivers);
         }
         result
     }
@@ -205,7 +207,7 @@ impl Hub {
     /// once counts too: they may have gone when it comes to that.
     fn check_transaction(&self, commands: &[Command], batch: &mut Batch) -> Result<(), Refusal> {
         let messages = commands.iter().filter_map(|command| match command {
-            Command::Publish(publish) => Some(&publish.message),
+            Command::Publish(publish) => Some(&*publish.message),
             _ => None,
         });
         let mut queues: BTreeMap<&str, (&Message, usize, usize)> = BTreeMap::new();
@@ -288,6 +290,14 @@ impl Hub {
                 None => {}
             }
         }
+    }
+}
+
+/// Notes on a message when it was taken.
+pub(super) fn take(message: &mut Message, batch: &Batch) {
+    message.taken_us = batch.moment_us;
+    if message.retain {
+        message.retained_at = batch.now;
     }
 }
 

@@ -415,7 +415,7 @@ fn exactly_once_inward_publishes_once_until_released() {
         token: Some(Token(1)),
         exactly_once: Some(7),
         idempotency_key: None,
-        message: message("a", payload, QoS::ExactlyOnce),
+        message: message("a", payload, QoS::ExactlyOnce).into(),
     };
     for _ in 0..3 {
         story
@@ -442,7 +442,7 @@ fn an_idempotency_key_publishes_once() {
             token: None,
             exactly_once: None,
             idempotency_key: Some("key".into()),
-            message: message("a", "1", QoS::AtMostOnce),
+            message: message("a", "1", QoS::AtMostOnce).into(),
         };
         assert_eq!(
             story
@@ -822,7 +822,7 @@ fn limits_are_refused_by_name() {
         token: None,
         exactly_once: None,
         idempotency_key: None,
-        message: message("$SYS/x", "", QoS::AtMostOnce),
+        message: message("$SYS/x", "", QoS::AtMostOnce).into(),
     };
     let refused = story
         .hub
@@ -1280,7 +1280,7 @@ fn publish_command(topic: &str, retain: bool) -> Command {
         token: None,
         exactly_once: None,
         idempotency_key: None,
-        message,
+        message: message.into(),
     })
 }
 
@@ -1352,7 +1352,7 @@ fn the_same_idempotency_key_at_the_same_time_publishes_once() {
                 token: None,
                 exactly_once: None,
                 idempotency_key: Some(format!("key {round}").into()),
-                message: message("a", "x", QoS::AtMostOnce),
+                message: message("a", "x", QoS::AtMostOnce).into(),
             };
             meet.wait();
             hub.publish_for(session, publish, &mut Batch::new(now))

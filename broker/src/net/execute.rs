@@ -1,5 +1,6 @@
 //! Where a connection's link is, and carrying out its commands.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::Waker;
@@ -193,6 +194,13 @@ pub(super) struct Step<'a> {
     pub(super) batch: &'a mut Batch,
 }
 
+/// Answers for which a thread keeps room from one batch to the next.
+const REPLIES_KEPT: usize = 4096;
+
+thread_local! {
+    static REPLIES: Cell<Replies> = const { Cell::new(Replies::new()) };
+}
+
 /// Answers that were not given yet, each with the unit that must be on disk first.
 pub(super) type Replies = Vec<(Seq, Reply)>;
 
@@ -207,7 +215,7 @@ impl Step<'_> {
     /// Carries commands out in their order. Answers of publishes are given together, before the
     /// next command of another kind and at the end.
     pub(super) fn run(&mut self, home: &mut Home, commands: &mut Vec<Command>) {
-        let mut replies = Replies::new();
+        let mut replies = REPLIES.take();
         let session = home.session.clone();
         let _turn = session.as_ref().map(|session| session.turn.lock());
         if session.is_some() && !home.holds_session() {
@@ -245,6 +253,10 @@ impl Step<'_> {
         }
         home.gate.put_off(commands);
         self.answer(home, &mut replies);
+        replies.clear();
+        if replies.capacity() <= REPLIES_KEPT {
+            REPLIES.set(replies);
+        }
     }
 
     fn settle_all(&mut self, session: &Arc<Session>, done: &mut SmallVec<[Position; 16]>) {
@@ -312,7 +324,7 @@ impl Step<'_> {
             Command::Subscribe(subscribe) => {
                 self.answer(home, replies);
                 let token = subscribe.token;
-                let results = hub.subscribe(session, subscribe, self.batch);
+                let results = hub.subscribe(session, *subscribe, self.batch);
                 self.reply(home, Reply::Subscribed { token, results });
                 hub.pump(session, self.batch);
             }
@@ -368,6 +380,9 @@ impl Step<'_> {
             // Nothing waits for the disk: the usual case.
             let mut more = Replies::new();
             self.answer_once(home, replies.drain(..).map(|(_, reply)| reply), &mut more);
+            if more.is_empty() {
+                return;
+            }
             *replies = more;
         }
         loop {

@@ -235,7 +235,7 @@ impl Step<'_> {
             token: publish.token,
             packet_id: publish.exactly_once,
         };
-        let credentials = Secret(publish.message.payload);
+        let credentials = Secret(publish.message.payload.clone());
         self.ask_again(home, session, credentials, asked, replies);
     }
 

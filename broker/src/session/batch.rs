@@ -180,6 +180,15 @@ impl Batch {
         std::mem::take(&mut self.unit.waiting)
     }
 
+    /// Whether nothing is left to be handed over, to anyone.
+    #[inline]
+    pub fn is_settled(&self) -> bool {
+        self.unit.is_empty()
+            && self.unit.waiting.is_empty()
+            && self.thirsty.is_empty()
+            && self.loads.is_empty()
+    }
+
     /// The answer to what was asked last depends on a unit.
     pub fn promise(&mut self, seq: Seq) {
         self.promised = self.promised.max(seq);

@@ -340,16 +340,32 @@ impl Lane {
         self.entries.drain(..)
     }
 
+    #[inline]
     fn remove(&mut self, at: usize) -> Option<Entry> {
         let entry = self.entries.remove(at)?;
         self.bytes = self.bytes.saturating_sub(entry.message.size());
         Some(entry)
     }
 
+    /// Where an open message is. Positions grow from one entry to the next, unless messages were
+    /// sent again: it is where it would be if none were missing between, or a little before, or
+    /// anywhere.
     fn find(&self, position: Position) -> Option<usize> {
-        let open = self.entries.iter().take(self.open);
-        open.into_iter()
-            .position(|entry| entry.position == position)
+        let first = self.entries.front()?.position;
+        let is_it = |&at: &usize| {
+            self.entries
+                .get(at)
+                .is_some_and(|it| it.position == position)
+        };
+        let ahead = position.checked_sub(first).map(usize::try_from);
+        let guess = match ahead {
+            Some(Ok(ahead)) => ahead.saturating_add(1).min(self.open),
+            _ => 0,
+        };
+        let mut before = (0..guess).rev();
+        before
+            .find(is_it)
+            .or_else(|| (guess..self.open).find(is_it))
     }
 }
 
@@ -453,5 +469,23 @@ mod tests {
         lane.requeue(entry);
         let next = lane.due().unwrap();
         assert_eq!((next.position, next.attempts), (0, 1));
+    }
+
+    #[test]
+    fn an_open_message_is_found_in_any_order() {
+        let mut lane = lane(8, 8);
+        send_all(&mut lane);
+        for position in [0, 7, 3] {
+            let entry = lane.settle(position).unwrap();
+            assert_eq!(entry.position, position);
+            assert!(lane.settle(position).is_none(), "{position} is found twice");
+            lane.requeue(entry);
+            send_all(&mut lane);
+        }
+        // Sent last, the oldest is behind the younger ones.
+        for position in [3, 1, 6, 0, 7, 2, 5, 4] {
+            assert_eq!(lane.settle(position).unwrap().position, position);
+        }
+        assert!(lane.is_empty());
     }
 }

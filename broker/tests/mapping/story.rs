@@ -156,7 +156,7 @@ impl Story {
             }
             Command::Subscribe(subscribe) => {
                 let token = subscribe.token;
-                let results = self.hub.subscribe(session, subscribe, &mut self.batch);
+                let results = self.hub.subscribe(session, *subscribe, &mut self.batch);
                 assert!(results.iter().all(Result::is_ok), "{results:?}");
                 self.reply(client, Reply::Subscribed { token, results });
                 self.hub.pump(session, &mut self.batch);

@@ -1,6 +1,7 @@
 //! What frames mean: from what a client wrote to what the broker is asked.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -111,7 +112,7 @@ pub(super) fn publish(
         token: None,
         exactly_once: None,
         idempotency_key,
-        message,
+        message: Arc::new(message),
     })
 }
 

@@ -193,7 +193,7 @@ impl JsonConnection {
                     command::subscriptions([topic.as_str()], None, options, &self.limits);
                 let token = self.ask(id, What::Group(group.into()))?;
                 out.commands
-                    .push(Command::Subscribe(Subscribe { token, requests }));
+                    .push(Command::Subscribe(Box::new(Subscribe { token, requests })));
             }
             Request::Leave { group } => {
                 let keys = [command::group_topic(&group)?.into()].into_iter().collect();
@@ -256,7 +256,7 @@ impl JsonConnection {
         let what = What::Topics(owned(&request.topics), share.map(Into::into));
         let token = self.ask(id, what)?;
         out.commands
-            .push(Command::Subscribe(Subscribe { token, requests }));
+            .push(Command::Subscribe(Box::new(Subscribe { token, requests })));
         Ok(())
     }
 

@@ -224,6 +224,13 @@ impl Message {
     }
 }
 
+/// Like [`Message::copy`], for [`Arc::make_mut`].
+impl Clone for Message {
+    fn clone(&self) -> Self {
+        self.copy()
+    }
+}
+
 impl Properties {
     /// Bytes of all names and values.
     pub fn size(&self) -> usize {

@@ -38,6 +38,7 @@ use self::auth::Challenged;
 use self::login::Asked;
 use self::publish::{AnswerOrder, LastTopic};
 use self::window::{OpenIn, Sent};
+use super::decode::{PLAIN_ACK_BYTES, plain_ack, plain_publish};
 use super::packet::{Ack, Disconnect};
 use super::{DecodeError, Decoded, Packet, PacketId, PacketType, ReasonCode, Side, Version};
 use crate::connection::{
@@ -253,6 +254,19 @@ impl Client {
         let mut used = 0;
         while let Phase::Online = self.phase {
             let rest = &input[used..];
+            match self.receive_plain(rest, out) {
+                Ok(0) => {}
+                Ok(consumed) => {
+                    used += consumed;
+                    self.heard = now;
+                    self.partial = 0;
+                    continue;
+                }
+                Err(fault) => {
+                    self.fail(fault, out);
+                    continue;
+                }
+            }
             match super::decode(rest, self.version, Side::Server, self.limits.packet_bytes) {
                 Ok(Decoded::Packet { packet, consumed }) => {
                     let frame = &rest[..consumed];
@@ -272,6 +286,39 @@ impl Client {
         }
         // Nothing behind the end is looked at [MQTT-3.14.4-2].
         input.len()
+    }
+
+    /// Takes the packet at the front if it is of those that nearly all traffic consists of, without
+    /// the detour of a [`Packet`]: acknowledgements of success, and publishes to the topic before.
+    /// Returns its bytes; 0 if it is another, or not whole.
+    #[inline]
+    fn receive_plain(&mut self, input: &[u8], out: &mut Output<'_>) -> Result<usize, Fault> {
+        if let Some((packet_type, packet_id)) = plain_ack(input) {
+            match packet_type {
+                PacketType::PubRel => out.commands.push(Command::Release {
+                    packet_id: packet_id.get(),
+                }),
+                PacketType::PubRec => {
+                    self.handle_pubrec(&Ack::new(packet_id, ReasonCode::Success), out)
+                }
+                _ => {
+                    if let Some(position) = self.sent.position(packet_id) {
+                        push_settle(Settle::Done(position), out);
+                    }
+                }
+            }
+            return Ok(PLAIN_ACK_BYTES);
+        }
+        let Some(topic) = self.last_topic.kept() else {
+            return Ok(0);
+        };
+        let max = self.limits.packet_bytes;
+        let Some(publish) = plain_publish(input, self.version, max, topic.as_str()) else {
+            return Ok(0);
+        };
+        let topic = topic.clone();
+        self.handle_plain_publish(topic, &publish, out)?;
+        Ok(publish.consumed)
     }
 
     fn note_partial(&mut self, length: usize, now: Timestamp) {

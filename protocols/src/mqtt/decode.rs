@@ -16,6 +16,7 @@ use super::error::DecodeError;
 use super::packet::{Connect, Packet, PacketId, PacketType};
 use super::reason::ReasonCode;
 use super::{Side, Version};
+use crate::model::QoS;
 
 /// What comes of bytes that may be a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +81,85 @@ pub fn decode_connect(
             consumed,
         },
     })
+}
+
+/// A PUBLISH as most are: to a topic that is known already, and without properties.
+pub(super) struct PlainPublish<'a> {
+    pub(super) qos: QoS,
+    pub(super) retain: bool,
+    /// There exactly at QoS 1 and 2.
+    pub(super) packet_id: Option<PacketId>,
+    pub(super) payload: &'a [u8],
+    /// Bytes of the packet.
+    pub(super) consumed: usize,
+}
+
+/// The packet at the front of `bytes`, received by a server, if it is a whole and valid PUBLISH to
+/// `topic` without properties. `None` says nothing: then [`decode`] knows what it is.
+#[inline]
+pub(super) fn plain_publish<'a>(
+    bytes: &'a [u8],
+    version: Version,
+    max_bytes: usize,
+    topic: &str,
+) -> Option<PlainPublish<'a>> {
+    let (&first, rest) = bytes.split_first()?;
+    if first >> 4 != PacketType::Publish as u8 || check_publish_flags(first & 0x0f).is_err() {
+        return None;
+    }
+    let Varint::Value {
+        value,
+        bytes: length,
+        padded: false,
+    } = Varint::parse(rest)
+    else {
+        return None;
+    };
+    let remaining = value as usize;
+    let consumed = 1 + length + remaining;
+    if consumed > max_bytes {
+        return None;
+    }
+    let mut reader = Reader::new(rest.get(length..length + remaining)?);
+    if reader.binary().ok()? != topic.as_bytes() {
+        return None;
+    }
+    let qos = QoS::from_u8((first >> 1) & 0b11)?;
+    let packet_id = match qos {
+        QoS::AtMostOnce => None,
+        _ => Some(NonZeroU16::new(reader.u16().ok()?)?),
+    };
+    if version == Version::V5 && reader.byte().ok()? != 0 {
+        return None;
+    }
+    Some(PlainPublish {
+        qos,
+        retain: first & 1 != 0,
+        packet_id,
+        payload: reader.rest(),
+        consumed,
+    })
+}
+
+/// Bytes of a packet that [`plain_ack`] reads.
+pub(super) const PLAIN_ACK_BYTES: usize = 4;
+
+/// The packet at the front of `bytes` if it is a PUBACK, PUBREC, PUBREL or PUBCOMP in its shortest
+/// form, the same in all versions: success. `None` says nothing, as with [`plain_publish`].
+#[inline]
+pub(super) fn plain_ack(bytes: &[u8]) -> Option<(PacketType, PacketId)> {
+    let &[first, 2, high, low] = bytes.first_chunk::<PLAIN_ACK_BYTES>()? else {
+        return None;
+    };
+    let packet_type = match first {
+        0x40 => PacketType::PubAck,
+        0x50 => PacketType::PubRec,
+        0x62 => PacketType::PubRel,
+        0x70 => PacketType::PubComp,
+        _ => return None,
+    };
+    let packet_id = NonZeroU16::new(u16::from_be_bytes([high, low]))?;
+    Some((packet_type, packet_id))
 }
 
 /// The version that a CONNECT at the front of `bytes` asks for, complete or not, valid or not: in
@@ -292,4 +372,89 @@ fn topic<'a>(reader: &mut Reader<'a>) -> Result<&'a str, DecodeError> {
     }
     simdutf8::basic::from_utf8(bytes)
         .map_err(|_| DecodeError::Malformed("a text is not valid UTF-8"))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const TOPIC: &str = "ab/\u{e4}";
+    const MAX: usize = 40;
+
+    /// Packets, whole and cut, right and wrong.
+    fn bytes() -> impl Strategy<Value = Vec<u8>> {
+        let first = prop_oneof![
+            0x30_u8..=0x3f,
+            Just(0x40),
+            Just(0x50),
+            Just(0x62),
+            any::<u8>()
+        ];
+        let topic = prop_oneof![
+            4 => Just(TOPIC.as_bytes().to_vec()),
+            1 => Just(b"ab".to_vec()),
+            1 => Just(Vec::new()),
+        ];
+        let rest = proptest::collection::vec(prop_oneof![2 => Just(0_u8), 1 => any::<u8>()], 0..40);
+        let parts = (first, topic, rest, any::<bool>(), -2_i8..3);
+        parts.prop_map(|(first, topic, rest, is_padded, wrong_by)| {
+            let mut body = rest;
+            if first >> 4 == 3 {
+                body.splice(0..0, topic.iter().copied());
+                body.splice(0..0, [0, u8::try_from(topic.len()).unwrap()]);
+            }
+            let length = u8::try_from(body.len()).unwrap();
+            let length = length.saturating_add_signed(wrong_by.min(0));
+            let mut bytes = vec![first];
+            match is_padded {
+                true => bytes.extend([length | 0x80, 0]),
+                false => bytes.push(length),
+            }
+            bytes.extend(body);
+            bytes
+        })
+    }
+
+    fn version() -> impl Strategy<Value = Version> {
+        prop_oneof![Just(Version::V311), Just(Version::V5)]
+    }
+
+    proptest! {
+        /// The short way takes nothing that the long way would not take, and takes it alike.
+        #[test]
+        fn plain_packets_are_what_the_decoder_says(bytes in bytes(), version in version()) {
+            let decoded = decode(&bytes, version, Side::Server, MAX);
+            if let Some((packet_type, packet_id)) = plain_ack(&bytes) {
+                let ack = crate::mqtt::packet::Ack::new(packet_id, ReasonCode::Success);
+                let packet = match packet_type {
+                    PacketType::PubAck => Packet::PubAck(ack),
+                    PacketType::PubRec => Packet::PubRec(ack),
+                    PacketType::PubRel => Packet::PubRel(ack),
+                    _ => Packet::PubComp(ack),
+                };
+                let consumed = PLAIN_ACK_BYTES;
+                prop_assert_eq!(&decoded, &Ok(Decoded::Packet { packet, consumed }));
+            }
+            let plain = plain_publish(&bytes, version, MAX, TOPIC);
+            match (decoded, plain) {
+                (Ok(Decoded::Packet { packet: Packet::Publish(packet), consumed }), Some(plain)) => {
+                    prop_assert_eq!(packet.topic, TOPIC);
+                    prop_assert!(packet.properties.is_empty());
+                    prop_assert_eq!(packet.qos, plain.qos);
+                    prop_assert_eq!(packet.retain, plain.retain);
+                    prop_assert_eq!(packet.packet_id, plain.packet_id);
+                    prop_assert_eq!(packet.payload, plain.payload);
+                    prop_assert_eq!(consumed, plain.consumed);
+                }
+                (Ok(Decoded::Packet { packet: Packet::Publish(packet), .. }), None) => {
+                    let is_padded = bytes[1] & 0x80 != 0;
+                    let is_plain = packet.topic == TOPIC && packet.properties.is_empty();
+                    prop_assert!(is_padded || !is_plain, "a plain packet went the long way");
+                }
+                (other, plain) => prop_assert!(plain.is_none(), "{:?}", other),
+            }
+        }
+    }
 }

@@ -69,6 +69,11 @@ impl<const N: usize> Fixed<N> {
             length: 0,
         }
     }
+
+    #[inline]
+    fn bytes(&self) -> &[u8] {
+        self.bytes.get(..self.length).unwrap_or_default()
+    }
 }
 
 impl<const N: usize> Sink for Fixed<N> {
@@ -148,6 +153,57 @@ fn check(fields: &Fields, topic: &str) -> Result<(), EncodeError> {
         return Err(EncodeError::Invalid("neither topic name nor topic alias"));
     }
     Ok(())
+}
+
+/// What is around topic and payload of a PUBLISH without properties.
+pub(super) struct BareHead {
+    before: Fixed<7>,
+    after: Fixed<3>,
+    /// Bytes of the whole packet.
+    pub(super) packet_bytes: usize,
+}
+
+impl BareHead {
+    /// Fixed header and the topic's length.
+    #[inline]
+    pub(super) fn before(&self) -> &[u8] {
+        self.before.bytes()
+    }
+
+    /// Packet identifier and, in version 5, the length of no properties.
+    #[inline]
+    pub(super) fn after(&self) -> &[u8] {
+        self.after.bytes()
+    }
+}
+
+/// Like [`head`], for a packet without properties and with a valid topic of `lengths.0` bytes;
+/// `None` if MQTT has no packet of this size.
+#[inline]
+pub(super) fn bare_head(
+    version: Version,
+    flags: u8,
+    packet_id: Option<PacketId>,
+    (topic, payload): (usize, usize),
+) -> Option<BareHead> {
+    let mut after = Fixed::new();
+    if let Some(id) = packet_id {
+        after.u16(id.get());
+    }
+    if version == Version::V5 {
+        after.byte(0);
+    }
+    let remaining = checked_length(2 + topic + after.length + payload).ok()?;
+    let mut before = Fixed::new();
+    before.byte((PacketType::Publish as u8) << 4 | flags);
+    before.varint(remaining);
+    let packet_bytes = before.length + remaining as usize;
+    before.u16(u16::try_from(topic).ok()?);
+    Some(BareHead {
+        before,
+        after,
+        packet_bytes,
+    })
 }
 
 fn write_own(fields: &Fields, sink: &mut impl Sink) {
@@ -390,5 +446,27 @@ mod tests {
         };
         assert_eq!(read(&bytes, Version::V5).properties, expected);
         assert!(shared_properties(&message(Properties::default())).is_empty());
+    }
+
+    #[test]
+    fn a_bare_head_is_the_head_without_properties() {
+        for version in [Version::V311, Version::V5] {
+            for qos in [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce] {
+                for payload in [0, 1, 121, 122, 127, 200, 16_380, 3_000_000] {
+                    let fields = Fields {
+                        retain: payload % 2 == 1,
+                        dup: qos != QoS::AtMostOnce && payload > 127,
+                        ..fields(version, qos)
+                    };
+                    let expected = head(&fields, [], "a/b", 0, payload).unwrap();
+                    let flags = publish_flags(fields.dup, qos, fields.retain);
+                    let bare = bare_head(version, flags, fields.packet_id, (3, payload)).unwrap();
+                    assert_eq!(bare.before(), &expected.before[..]);
+                    assert_eq!(bare.after(), &expected.after[..]);
+                    assert_eq!(bare.packet_bytes, expected.packet_bytes);
+                }
+            }
+        }
+        assert!(bare_head(Version::V5, 0, None, (1, 268_435_455)).is_none());
     }
 }

@@ -67,7 +67,7 @@ fn plain(message: Message) -> Publish {
         token: None,
         exactly_once: None,
         idempotency_key: None,
-        message,
+        message: message.into(),
     }
 }
 

@@ -137,7 +137,7 @@ fn exactly_once(packet_id: u16, message: Message) -> Publish {
         token: Some(Token(1)),
         exactly_once: Some(packet_id),
         idempotency_key: None,
-        message,
+        message: message.into(),
     }
 }
 
@@ -154,7 +154,7 @@ fn nothing_is_sent_or_promised_before_it_is_on_disk() {
         token: Some(Token(1)),
         exactly_once: None,
         idempotency_key: None,
-        message: message("a", "1", QoS::AtLeastOnce),
+        message: message("a", "1", QoS::AtLeastOnce).into(),
     };
     let seq = world.publish_for(&publisher, publish);
     assert!(seq > world.store.durable(), "the answer must wait");
@@ -333,7 +333,7 @@ fn a_transaction_is_one_unit() {
             token: None,
             exactly_once: None,
             idempotency_key: None,
-            message: message("a", payload, QoS::AtLeastOnce),
+            message: message("a", payload, QoS::AtLeastOnce).into(),
         })
     });
     let Story { hub, batch, .. } = &mut world.story;
@@ -735,7 +735,7 @@ fn an_idempotency_key_is_remembered_with_what_it_did() {
         token: Some(Token(1)),
         exactly_once: None,
         idempotency_key: Some("key".into()),
-        message: message("a", "1", QoS::AtLeastOnce),
+        message: message("a", "1", QoS::AtLeastOnce).into(),
     };
     let seq = world.publish_for(&publisher, keyed());
     assert!(seq > world.store.durable());
@@ -769,7 +769,7 @@ fn a_full_disk_refuses_what_must_be_stored_and_nothing_else() {
             token: Some(Token(1)),
             exactly_once: None,
             idempotency_key: None,
-            message: message(topic, "x", qos),
+            message: message(topic, "x", qos).into(),
         };
         let Story { hub, batch, .. } = &mut world.story;
         hub.publish_for(&publisher.session, publish, batch)

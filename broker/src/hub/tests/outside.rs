@@ -14,7 +14,7 @@ fn publish(story: &mut Story, topic: &str, payload: &'static str, key: Option<&s
         token: None,
         exactly_once: None,
         idempotency_key: key.map(Into::into),
-        message: message(topic, payload, QoS::AtLeastOnce),
+        message: message(topic, payload, QoS::AtLeastOnce).into(),
     };
     story
         .hub
@@ -70,7 +70,7 @@ fn a_connection_is_found_by_its_name_while_it_is_there() {
     let send = |story: &mut Story| {
         let sent = story.hub.send_to_connection(
             &crate::session::connection_id(1),
-            message("$connection/1", "x", QoS::AtMostOnce),
+            &message("$connection/1", "x", QoS::AtMostOnce).into(),
             Some("key".into()),
             &mut story.batch,
         );

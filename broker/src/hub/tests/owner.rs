@@ -160,7 +160,7 @@ fn the_brokers_own_topics_take_no_messages() {
             token: None,
             exactly_once: None,
             idempotency_key: None,
-            message: Message::new(topic, Bytes::new(), QoS::AtMostOnce, true),
+            message: Message::new(topic, Bytes::new(), QoS::AtMostOnce, true).into(),
         };
         let result = story
             .hub

@@ -91,7 +91,7 @@ fn without_memory_nobody_is_let_in_and_nothing_is_promised() {
             token: None,
             exactly_once: None,
             idempotency_key: None,
-            message: message("a", "x", qos),
+            message: message("a", "x", qos).into(),
         };
         story
             .hub

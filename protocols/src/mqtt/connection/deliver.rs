@@ -13,8 +13,9 @@ use super::alias::Alias;
 use super::window::Sent;
 use crate::connection::{Delivered, Delivery};
 use crate::model::{Encoding, Message, QoS, Timestamp};
-use crate::mqtt::publish::{Fields, Head, SHARED_PROPERTIES, head, shared_properties};
-use crate::mqtt::{EncodeError, Version};
+use crate::mqtt::encode::publish_flags;
+use crate::mqtt::publish::{Fields, Head, SHARED_PROPERTIES, bare_head, head, shared_properties};
+use crate::mqtt::{EncodeError, PacketId, Version};
 use crate::outbox::{FrameType, Outbox, SHARE_BYTES};
 
 /// A QoS 0 packet of 3.1.1, without its payload if that is large.
@@ -38,11 +39,22 @@ impl Client {
             _ => delivery.position,
         };
         let Some(position) = position else {
-            if self.is_plain(delivery) && !delivery.message.is_for_one() {
+            let is_plain = self.is_plain(delivery);
+            if is_plain && !delivery.message.is_for_one() {
                 return self.write_shared(delivery.message, delivery.retain, outbox);
+            }
+            if is_plain && self.is_bare(delivery.message) {
+                return self.write_bare(None, delivery, outbox);
             }
             return self.write_own(&self.fields(delivery, now), delivery, outbox);
         };
+        if self.is_plain(delivery) && self.is_bare(delivery.message) {
+            let delivered = self.write_bare(Some(Sent::packet_id(position)), delivery, outbox);
+            if delivered == Delivered::Written {
+                self.sent.note(position);
+            }
+            return delivered;
+        }
         let mut fields = self.fields(delivery, now);
         fields.qos = delivery.qos;
         // [MQTT-3.3.1-3]: this delivery's own, not the publisher's.
@@ -61,6 +73,40 @@ impl Client {
             || (self.aliases_out.is_none()
                 && delivery.message.expires_at.is_none()
                 && delivery.matched.iter().all(|one| one.identifier.is_none()))
+    }
+
+    /// Whether no properties travel with the message to this client.
+    fn is_bare(&self, message: &Message) -> bool {
+        self.version == Version::V311 || message.properties.is_none()
+    }
+
+    /// A packet with nothing but identifier, topic and payload.
+    fn write_bare(
+        &self,
+        packet_id: Option<PacketId>,
+        delivery: &Delivery<'_>,
+        outbox: &mut Outbox,
+    ) -> Delivered {
+        let message = delivery.message;
+        let topic = message.topic.as_str();
+        let qos = match packet_id {
+            Some(_) => delivery.qos,
+            None => QoS::AtMostOnce,
+        };
+        // [MQTT-3.3.1-3]: this delivery's own, not the publisher's.
+        let dup = packet_id.is_some() && delivery.attempts > 0;
+        let flags = publish_flags(dup, qos, delivery.retain);
+        let lengths = (topic.len(), message.payload.len());
+        let Some(head) = bare_head(self.version, flags, packet_id, lengths) else {
+            return Delivered::TooLarge;
+        };
+        // [MQTT-3.1.2-24] [MQTT-3.1.2-25]
+        if head.packet_bytes > self.packet_bytes_max() {
+            return Delivered::TooLarge;
+        }
+        let parts: [&[u8]; 3] = [head.before(), topic.as_bytes(), head.after()];
+        outbox.frame_of(message, FrameType::Binary, &parts, &message.payload, &[]);
+        Delivered::Written
     }
 
     /// What a QoS 0 packet has of its own.

@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -13,6 +14,7 @@ use crate::connection::{
 };
 use crate::limits::Limits;
 use crate::model::{Message, PayloadFormat, Properties, QoS, Timestamp, Topic};
+use crate::mqtt::decode::PlainPublish;
 use crate::mqtt::list::UserProperty;
 use crate::mqtt::packet::Publish;
 use crate::mqtt::properties::PublishProperties;
@@ -58,10 +60,15 @@ pub(super) struct LastTopic {
 }
 
 impl LastTopic {
-    /// The topic of this name, if it is the one that is kept.
+    /// The topic, if one is kept.
     #[inline]
+    pub(super) fn kept(&self) -> Option<&Topic> {
+        self.kept.as_deref()
+    }
+
+    /// The topic of this name, if it is the one that is kept.
     fn get(&self, name: &str) -> Option<Topic> {
-        let kept = self.kept.as_deref()?;
+        let kept = self.kept()?;
         (kept.as_str() == name).then(|| kept.clone())
     }
 
@@ -129,7 +136,7 @@ impl Client {
         now: Timestamp,
         out: &mut Output<'_>,
     ) -> Result<(), Fault> {
-        self.check_announced(packet)?;
+        self.check_announced(packet.qos, packet.retain)?;
         let open = match packet.packet_id {
             Some(packet_id) => Some(self.begin_publish(packet_id, packet.qos)?),
             None => None,
@@ -138,6 +145,38 @@ impl Client {
             Ok(message) => message,
             Err(refusal) => return self.refuse_publish(open, refusal, out),
         };
+        let key = idempotency_key(&packet.properties);
+        self.ask_to_publish(open, key, Arc::new(message), out);
+        Ok(())
+    }
+
+    /// A PUBLISH to the topic before, without properties.
+    #[inline]
+    pub(super) fn handle_plain_publish(
+        &mut self,
+        topic: Topic,
+        packet: &PlainPublish<'_>,
+        out: &mut Output<'_>,
+    ) -> Result<(), Fault> {
+        self.check_announced(packet.qos, packet.retain)?;
+        let open = match packet.packet_id {
+            Some(packet_id) => Some(self.begin_publish(packet_id, packet.qos)?),
+            None => None,
+        };
+        let payload = Bytes::copy_from_slice(packet.payload);
+        let message = Arc::new(Message::new(topic, payload, packet.qos, packet.retain));
+        self.ask_to_publish(open, None, message, out);
+        Ok(())
+    }
+
+    #[inline]
+    fn ask_to_publish(
+        &mut self,
+        open: Option<Open>,
+        idempotency_key: Option<ByteString>,
+        message: Arc<Message>,
+        out: &mut Output<'_>,
+    ) {
         if open.is_some() {
             self.order.asked = self.order.asked.wrapping_add(1);
         }
@@ -146,22 +185,22 @@ impl Client {
             exactly_once: open
                 .filter(|open| open.qos == QoS::ExactlyOnce)
                 .map(|open| open.packet_id),
-            idempotency_key: idempotency_key(&packet.properties),
+            idempotency_key,
             message,
         }));
-        Ok(())
     }
 
     /// What CONNACK said is not there.
-    fn check_announced(&self, packet: &Publish<'_>) -> Result<(), Fault> {
-        if packet.qos > self.limits.maximum_qos {
+    #[inline]
+    fn check_announced(&self, qos: QoS, retain: bool) -> Result<(), Fault> {
+        if qos > self.limits.maximum_qos {
             // [MQTT-3.2.2-11]
             return Err(Fault::new(
                 ReasonCode::QoSNotSupported,
                 "the QoS is above the maximum QoS",
             ));
         }
-        if packet.retain && !self.limits.retain_available {
+        if retain && !self.limits.retain_available {
             // [MQTT-3.2.2-14]
             return Err(Fault::new(
                 ReasonCode::RetainNotSupported,

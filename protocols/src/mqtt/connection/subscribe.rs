@@ -44,10 +44,10 @@ impl Client {
                 Ok(request)
             })
             .collect();
-        out.commands.push(Command::Subscribe(Request {
+        out.commands.push(Command::Subscribe(Box::new(Request {
             token: token(packet.packet_id),
             requests,
-        }));
+        })));
         Ok(())
     }
 

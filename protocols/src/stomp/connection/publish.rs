@@ -1,5 +1,7 @@
 //! SEND (STOMP 1.2 §SEND).
 
+use std::sync::Arc;
+
 use bytestring::ByteString;
 
 use super::answers::Wait;
@@ -35,7 +37,7 @@ impl StompConnection {
             idempotency_key: frame
                 .header("idempotency-key")
                 .map(|key| ByteString::from(&*key)),
-            message,
+            message: Arc::new(message),
         };
         if let Some(name) = frame.header("transaction") {
             let command = Command::Publish(publish);

@@ -259,10 +259,10 @@ impl StompConnection {
             auto_settle,
             durable: request.durable,
         };
-        out.commands.push(Command::Subscribe(Subscribe {
+        out.commands.push(Command::Subscribe(Box::new(Subscribe {
             token,
             requests: smallvec![Ok(request)],
-        }));
+        })));
         Ok(Wait::Answer(token))
     }
 

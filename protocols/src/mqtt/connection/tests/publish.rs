@@ -346,7 +346,7 @@ fn a_payload_that_claims_to_be_text_is_checked() {
     assert_eq!(story.written(), [0x40, 3, 0, 1, 0x99]);
     story.send(&publish_v5(0x32, "a", &[0, 1], &[1, 1], "ä".as_bytes()));
     let message = story.publish().message;
-    let carried = message.properties.expect("properties");
+    let carried = message.properties.clone().expect("properties");
     assert_eq!(carried.payload_format, Some(PayloadFormat::Utf8));
     story
         .send(&publish_v5(0x30, "a", &[], &[1, 1], b"\xff"))
@@ -378,7 +378,7 @@ fn properties_travel_with_the_message() {
     story.send(&publish_v5(0x30, "a", &[], &properties, b"x"));
     let message = story.publish().message;
     assert_eq!(message.expires_at, Some(START.plus_secs(10)));
-    let carried = message.properties.expect("properties");
+    let carried = message.properties.clone().expect("properties");
     assert_eq!(carried.content_type.as_deref(), Some("t/x"));
     assert_eq!(carried.reply_to.as_deref(), Some("re/ply"));
     assert_eq!(carried.correlation.as_deref(), Some(&[0][..]));
@@ -400,7 +400,7 @@ fn the_idempotency_key_is_the_brokers_and_does_not_travel() {
     story.send(&publish_v5(0x30, "a", &[], &properties, b"x"));
     let request = story.publish();
     assert_eq!(request.idempotency_key.as_deref(), Some("k"));
-    let carried = request.message.properties.expect("properties").user;
+    let carried = request.message.properties.clone().expect("properties").user;
     assert_eq!(
         carried,
         [("a".into(), "1".into()), ("b".into(), "2".into())]

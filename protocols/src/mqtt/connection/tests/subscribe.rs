@@ -6,7 +6,7 @@ use crate::model::Kind;
 
 fn subscribe(story: &mut Story) -> Subscribe {
     match story.commands().pop() {
-        Some(Command::Subscribe(subscribe)) => subscribe,
+        Some(Command::Subscribe(subscribe)) => *subscribe,
         other => panic!("no subscribe: {other:?} {:?}", story.close),
     }
 }
