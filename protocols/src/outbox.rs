@@ -152,9 +152,13 @@ impl Outbox {
         body: &Bytes,
         end: &[u8],
     ) {
-        let (Some(deflate), true) = (self.deflate, body.len() >= DEFLATE_BYTES_MIN) else {
-            return self.frame_shared(kind, head, body, end);
+        let Some(deflate) = self.deflate else {
+            let length = length_of(head) + body.len() + end.len();
+            return self.frame_shared_plain(kind, head, body, end, length);
         };
+        if body.len() < DEFLATE_BYTES_MIN {
+            return self.frame_shared(kind, head, body, end);
+        }
         let length = length_of(head) + body.len() + end.len();
         let bits = deflate.window_bits();
         let compressed = message.deflated(body, bits, |body| deflate::compress_body(deflate, body));
@@ -213,10 +217,12 @@ impl Outbox {
     ) {
         self.begin(kind, length);
         for part in head {
-            self.tail.put_slice(part);
+            self.tail.extend_from_slice(part);
         }
         self.put_body(body);
-        self.tail.put_slice(end);
+        if !end.is_empty() {
+            self.tail.extend_from_slice(end);
+        }
         self.added(length);
     }
 

@@ -279,7 +279,7 @@ impl Step<'_> {
         match command {
             Command::Publish(publish) if login::is_refresh(&publish.message) => {
                 self.batch.count_received(publish.message.qos);
-                self.refresh_by(home, session, publish, replies);
+                self.refresh_by(home, session, &publish, replies);
             }
             Command::Refresh { token, credentials } => {
                 self.refresh(home, session, (token, credentials), replies);
@@ -429,20 +429,17 @@ impl Step<'_> {
         let mut more = Vec::new();
         let limit = self.net.hub.outbox_hard_bytes();
         home.with(|link| {
-            for reply in ready {
-                self.net.hub.metrics.replied(link.metrics.name, &reply);
-                // Behind the last words that a fault has called for, nothing may be written.
-                if link
-                    .end
-                    .as_ref()
-                    .is_some_and(|end| end.cause != Cause::Normal)
-                {
-                    continue;
+            let name = link.metrics.name;
+            link.drive(&mut more, |connection, out| {
+                for reply in ready {
+                    self.net.hub.metrics.replied(name, &reply);
+                    // Behind the last words that a fault has called for, nothing may be written.
+                    let close = out.close.as_ref();
+                    if close.is_none_or(|end| end.cause == Cause::Normal) {
+                        connection.reply(reply, now, out);
+                    }
                 }
-                link.drive(&mut more, |connection, out| {
-                    connection.reply(reply, now, out);
-                });
-            }
+            });
             link.bound(limit);
         });
         self.further(home, more, replies);

@@ -228,7 +228,7 @@ impl Step<'_> {
         &mut self,
         home: &mut Home,
         session: &Arc<Session>,
-        publish: Publish,
+        publish: &Publish,
         replies: &mut Replies,
     ) {
         let asked = Asked::Publish {

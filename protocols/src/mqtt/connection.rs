@@ -299,7 +299,7 @@ impl Client {
                     packet_id: packet_id.get(),
                 }),
                 PacketType::PubRec => {
-                    self.handle_pubrec(&Ack::new(packet_id, ReasonCode::Success), out)
+                    self.handle_pubrec(&Ack::new(packet_id, ReasonCode::Success), out);
                 }
                 _ => {
                     if let Some(position) = self.sent.position(packet_id) {

@@ -408,9 +408,10 @@ mod tests {
             let length = u8::try_from(body.len()).unwrap();
             let length = length.saturating_add_signed(wrong_by.min(0));
             let mut bytes = vec![first];
-            match is_padded {
-                true => bytes.extend([length | 0x80, 0]),
-                false => bytes.push(length),
+            if is_padded {
+                bytes.extend([length | 0x80, 0]);
+            } else {
+                bytes.push(length);
             }
             bytes.extend(body);
             bytes

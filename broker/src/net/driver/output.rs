@@ -96,14 +96,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                     return self.flush(cx);
                 }
             }
-            let mut slices = [IoSlice::new(&[]); PIECES_PER_WRITE];
-            let mut count = 0;
-            for (slice, piece) in slices.iter_mut().zip(&self.writing) {
-                *slice = IoSlice::new(piece);
-                count += 1;
-            }
-            let socket = Pin::new(&mut self.socket);
-            match socket.poll_write_vectored(cx, &slices[..count]) {
+            match self.write_once(cx) {
                 Poll::Pending => {
                     let now = self.net.clock.now();
                     self.stalled_since.get_or_insert_with(|| Box::new(now));
@@ -112,6 +105,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 Poll::Ready(result) => self.written(result?)?,
             }
         }
+    }
+
+    fn write_once(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let socket = Pin::new(&mut self.socket);
+        if self.writing.len() == 1 {
+            // The usual case, which is cheaper without a list.
+            return socket.poll_write(cx, &self.writing[0]);
+        }
+        let mut slices = [IoSlice::new(&[]); PIECES_PER_WRITE];
+        let mut count = 0;
+        for (slice, piece) in slices.iter_mut().zip(&self.writing) {
+            *slice = IoSlice::new(piece);
+            count += 1;
+        }
+        socket.poll_write_vectored(cx, &slices[..count])
     }
 
     /// All was given to the socket; TLS may still hold some of it.

@@ -105,7 +105,9 @@ impl Client {
             return Delivered::TooLarge;
         }
         let parts: [&[u8]; 3] = [head.before(), topic.as_bytes(), head.after()];
-        outbox.frame_of(message, FrameType::Binary, &parts, &message.payload, &[]);
+        // At QoS 0 in 3.1.1 nothing is between topic and payload.
+        let parts = &parts[..2 + usize::from(!head.after().is_empty())];
+        outbox.frame_of(message, FrameType::Binary, parts, &message.payload, &[]);
         Delivered::Written
     }
 
