@@ -35,8 +35,9 @@ pub struct Outbox {
     frames: u32,
 }
 
-/// The most room that is made before it is needed.
-const ROOM_MAX: u32 = 16 * 1024;
+/// The most room that is made before it is needed. From so many bytes on a new piece is begun where
+/// the last one would have to be copied to grow.
+const ROOM_MAX: usize = 16 * 1024;
 
 /// How frames are put on the transport.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -188,9 +189,7 @@ impl Outbox {
     /// Takes all that waits, ready for the wire, and leaves the outbox empty.
     pub fn take(&mut self) -> VecDeque<Bytes> {
         self.close_packed();
-        self.last = u32::try_from(self.tail.len())
-            .unwrap_or(ROOM_MAX)
-            .min(ROOM_MAX);
+        self.last = u32::try_from(self.tail.len().min(ROOM_MAX)).unwrap_or(0);
         self.seal_tail();
         self.len = 0;
         self.packed = Packed::default();
@@ -296,11 +295,15 @@ impl Outbox {
     }
 
     fn begin(&mut self, kind: FrameType, length: usize) {
-        if self.tail.capacity() == 0 {
+        let (room, used) = (self.tail.capacity(), self.tail.len());
+        if room == 0 {
             let last = usize::try_from(self.last).unwrap_or(0);
             // An eighth more: batches differ a little from one time to the next.
             let copied = if length < SHARE_BYTES { length } else { 0 };
             self.tail.reserve(copied.max(last + last / 8));
+        } else if used >= ROOM_MAX && length < SHARE_BYTES && room - used < length {
+            self.seal_tail();
+            self.tail = BytesMut::with_capacity(2 * ROOM_MAX);
         }
         if self.framing == Framing::Messages {
             self.header(Header::server(kind.opcode(), length));
@@ -407,6 +410,34 @@ mod tests {
             5 + SHARE_BYTES
         );
         assert!(outbox.is_empty());
+    }
+
+    #[test]
+    fn many_small_frames_become_pieces_that_never_move() {
+        for usage in [
+            None,
+            Some(WebSocketUse::BinaryStream),
+            Some(WebSocketUse::TextMessages),
+        ] {
+            let mut outbox = usage.map_or_else(Outbox::new, Outbox::web_socket);
+            let mut expected = Vec::new();
+            for n in 0..2_000_u16 {
+                let frame = n.to_be_bytes().repeat(30);
+                if usage == Some(WebSocketUse::TextMessages) {
+                    expected.extend([0x82, 60]);
+                }
+                expected.extend(&frame);
+                outbox.frame(FrameType::Binary, &[&frame]);
+            }
+            let pieces = outbox.take();
+            assert!(pieces.len() > 2, "{usage:?}: {} pieces", pieces.len());
+            assert!(pieces.iter().all(|piece| piece.len() <= 2 * ROOM_MAX));
+            let mut wire: Vec<u8> = pieces.iter().flatten().copied().collect();
+            if usage == Some(WebSocketUse::BinaryStream) {
+                wire.drain(..10);
+            }
+            assert!(wire == expected, "{usage:?}");
+        }
     }
 
     #[test]
