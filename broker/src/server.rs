@@ -25,7 +25,7 @@ use crate::guard::MemoryBounds;
 use crate::http::{DrainWish, Order, Reloaded};
 use crate::hub::{Hub, HubBounds};
 use crate::net::{self, Admission, AdmissionLimits, Live, Net};
-use crate::router::{CacheLimits, Retained, RetainedLimits, Router};
+use crate::router::{CacheLimits, Retained, RetainedLimits, Router, Users};
 use crate::session::{Batch, Bounds, GroupBounds, Restart};
 use crate::store::{self, Journal, JournalConfig, Store};
 use crate::telemetry::{LogHandle, Metrics};
@@ -405,6 +405,11 @@ fn build(config: &Config, descriptors: usize, clock: Clock, store: Option<Arc<dy
     let retained = Retained::new(RetainedLimits {
         messages: limits.retained_messages,
         bytes: limits.retained_size,
+    })
+    .for_users(Users {
+        messages: limits.retained_messages_per_user,
+        bytes: limits.retained_size_per_user,
+        of: crate::auth::stored::holder_of,
     });
     let hub = Hub::new(
         hub_bounds(config),
@@ -461,6 +466,7 @@ fn hub_bounds(config: &Config) -> HubBounds {
         groups: limits.groups,
         subscriptions: limits.subscriptions_per_session,
         sessions: limits.sessions,
+        sessions_per_user: limits.sessions_per_user,
         retain_available: config.mqtt.retain_available,
         idempotency_keys: limits.idempotency_keys,
         idempotency_ms: u64::try_from(limits.idempotency_window.as_millis()).unwrap_or(u64::MAX),
@@ -472,6 +478,7 @@ fn live(config: &Config) -> Live {
     Live {
         limits: Arc::new(config.protocol_limits()),
         allowed_origins: config.websocket.allowed_origins.as_slice().to_vec(),
+        metrics: config.http.metrics,
         pages: config.pages.clone(),
         permessage_deflate: config.websocket.permessage_deflate,
         pause: limits.publisher_pause,

@@ -4,14 +4,17 @@ Each test sets one limit low and goes just beyond it. Limits that other files te
 (receive maximum, aliases, keep alive, ...) are here again only where the counter was missing.
 """
 
+import hashlib
 import json
 import pathlib
 import re
 import select
 import signal
 import socket
+import subprocess
 import time
 
+import httpx
 import pytest
 
 from support import json_client, mqtt, process, stomp, websocket
@@ -20,6 +23,8 @@ from support.websocket import BINARY, CONTINUATION, PING, TEXT, WebSocket
 
 DOCS = pathlib.Path(__file__).parents[2] / "docs" / "configuration.md"
 
+
+KEY = hashlib.sha256(b"key").hexdigest()
 
 SMALL = {"limits__packet_size_before_login": "1KiB", "limits__user_property_size": "1KiB"}
 """What must be below a small packet size."""
@@ -867,6 +872,147 @@ def test_retained_size(start_broker):
     assert client.publish("b", bytes(2000), qos=1, retain=True).reason == 0x97
     refused(broker, "mqtt", "quota")
     assert 1000 < broker.metric("polycast_retained_bytes") <= 2048
+
+
+PASSWORDS = {"auth__methods": "password", "access__unmatched": "allow"}
+
+
+@pytest.fixture
+def start_again(tmp_path):
+    """Starts a broker whose users prove who they are; each further one has the data of the one before."""
+    started = []
+
+    def start(**settings):
+        if started:
+            started[-1].stop()
+        started.append(with_users(tmp_path, "ann", "bob", **settings))
+        return started[-1]
+
+    yield start
+    for broker in started:
+        broker.stop()
+
+
+def with_users(tmp_path, *users: str, **settings):
+    file = tmp_path / "passwords"
+    if not file.exists():
+        for user in users:
+            command = [process.polycast(), "passwd", str(file), user]
+            subprocess.run(command, input="secret\n", text=True, check=True, capture_output=True)
+    return process.start(tmp_path, auth__password_file=str(file), **PASSWORDS, **settings)
+
+
+def lasting(client_id: str, version: int = 5, **more) -> bytes:
+    """A CONNECT that asks for a session which outlives the connection."""
+    if version == 5:
+        more.setdefault("props", {"session_expiry": 600})
+    return mqtt.connect(client_id, version, clean=False, password="secret", **more)
+
+
+def answered(broker, packet: bytes, version: int = 5) -> int:
+    """The reason of the CONNACK; whoever is let in leaves without ending its session."""
+    client = mqtt.Client.plain(broker.mqtt, version)
+    client.send(packet)
+    reason = client.expect(mqtt.CONNACK).reason
+    if reason == 0:
+        client.disconnect()
+    else:
+        assert client.expect_closed() == []
+    return reason
+
+
+def test_sessions_per_user(start_again):
+    """In each protocol, and again after a restart: what waits on the disk counts for its user."""
+
+    def start():
+        return start_again(limits__sessions_per_user=2)
+
+    def is_full(broker, counted_before):
+        assert answered(broker, lasting("c3", username="ann")) == 0x97
+        assert answered(broker, lasting("c3", 4, username="ann"), 4) == 3
+        third = json_client.Client(broker.http)
+        error = third.ask("connect", clientId="c3", username="ann", password="secret", session={"expiry": 60})
+        assert (error["type"], error["code"]) == ("error", "quotaExceeded"), error
+        third.close()
+        frames = stomp.Client.plain(broker.stomp)
+        headers = {"accept-version": "1.2", "host": "h", "login": "ann", "passcode": "secret", "client-id": "c3"}
+        frames.send("CONNECT", headers)
+        assert "quota" in frames.expect_error()["message"].lower()
+        frames.close()
+        counted(broker, "polycast_quota_refused_total", counted_before + 4, limit="sessions_per_user")
+        counted(broker, "polycast_login_refused_total", counted_before + 4, reason="quota")
+
+    broker = start()
+    assert answered(broker, lasting("c1", username="ann")) == 0
+    assert answered(broker, lasting("c2", 4, username="ann"), 4) == 0
+    is_full(broker, 0)
+    # Sessions that end with their connection, those of others, and who comes back.
+    mqtt.Client.open(broker.mqtt, username="ann", password="secret").disconnect()
+    assert answered(broker, lasting("c4", username="bob")) == 0
+    assert answered(broker, lasting("c1", username="ann")) == 0
+    broker = start()
+    is_full(broker, 0)
+    assert answered(broker, lasting("c5", username="bob")) == 0
+    # A session that is given up makes place.
+    ended = mqtt.connect("c1", clean=True, username="ann", password="secret")
+    assert answered(broker, ended) == 0
+    until(lambda: answered(broker, lasting("c3", username="ann")) == 0, "a place is free")
+
+
+def test_retained_messages_per_user(start_again):
+    def start():
+        return start_again(limits__retained_messages_per_user=2, api__keys=f"ops publish sha256:{KEY}")
+
+    broker = start()
+    ann = mqtt.Client.open(broker.mqtt, username="ann", password="secret")
+    assert [ann.publish(topic, b"1", qos=1, retain=True).reason for topic in "abc"] == [0x10, 0x10, 0x97]
+    assert ann.publish("a", b"2", qos=1, retain=True).reason == 0x10, "one that is there may be replaced"
+    counted(broker, "polycast_quota_refused_total", limit="retained_messages_per_user")
+    refused(broker, "mqtt", "quota")
+    # All connections of a user, whatever they speak.
+    frames = stomp.Client.open(broker.stomp, login="ann", passcode="secret")
+    stomp_error(frames, "SEND", {"destination": "/topic/c", "retain": "true"}, b"x")
+    web = json_client.Client.open(broker.http, username="ann", password="secret")
+    json_error(web, "quotaExceeded", "publish", topic="c", data=1, retain=True)
+    web.close()
+    url, kept = broker.http_url("/api/v1/publish"), {"topic": "c", "data": 1, "retain": True}
+    basic = httpx.post(url, auth=("ann", "secret"), json=kept)
+    assert (basic.status_code, basic.json()["code"]) == (507, "quotaExceeded"), basic.text
+    old = mqtt.Client.open(broker.mqtt, version=4, username="ann", password="secret")
+    old.send(mqtt.publish("c", b"x", 1, 1, retain=True, version=4))
+    assert old.expect_closed() == [], "3.1.1 has no word for it"
+    counted(broker, "polycast_quota_refused_total", 5, limit="retained_messages_per_user")
+    # Neither other users nor keys are concerned.
+    bob = mqtt.Client.open(broker.mqtt, username="bob", password="secret")
+    assert bob.publish("c", b"1", qos=1, retain=True).reason == 0x10
+    key = httpx.post(url, headers={"x-api-key": "key"}, json=kept | {"topic": "d"})
+    assert key.status_code in (200, 202), key.text
+    broker = start()
+    ann = mqtt.Client.open(broker.mqtt, username="ann", password="secret")
+    bob = mqtt.Client.open(broker.mqtt, username="bob", password="secret")
+    assert ann.publish("e", b"1", qos=1, retain=True).reason == 0x97
+    assert [bob.publish(topic, b"1", qos=1, retain=True).reason for topic in "ef"] == [0x10, 0x97]
+    # What anybody removes makes place for whose it was.
+    assert bob.publish("a", b"", qos=1, retain=True).reason in (0, 0x10)
+    assert ann.publish("g", b"1", qos=1, retain=True).reason == 0x10
+
+
+def test_retained_size_per_user(start_again):
+    def start():
+        return start_again(limits__retained_size_per_user="4KiB")
+
+    broker = start()
+    ann = mqtt.Client.open(broker.mqtt, username="ann", password="secret")
+    assert ann.publish("a", bytes(3000), qos=1, retain=True).reason == 0x10
+    assert ann.publish("b", bytes(2000), qos=1, retain=True).reason == 0x97
+    counted(broker, "polycast_quota_refused_total", limit="retained_size_per_user")
+    broker = start()
+    ann = mqtt.Client.open(broker.mqtt, username="ann", password="secret")
+    bob = mqtt.Client.open(broker.mqtt, username="bob", password="secret")
+    assert ann.publish("b", bytes(2000), qos=1, retain=True).reason == 0x97
+    assert bob.publish("b", bytes(2000), qos=1, retain=True).reason == 0x10
+    assert ann.publish("a", b"1", qos=1, retain=True).reason == 0x10
+    assert ann.publish("c", bytes(2000), qos=1, retain=True).reason == 0x10
 
 
 def test_group_queue_messages(start_broker):

@@ -5,6 +5,7 @@ import os
 import signal
 import stat
 import subprocess
+import tomllib
 
 import httpx
 import pytest
@@ -191,3 +192,13 @@ def test_what_is_stored_is_for_its_owner_alone(start_broker):
     assert len(stored) > 3
     for path in stored:
         assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
+
+
+def test_there_is_no_secret_by_default():
+    printed = subprocess.run([process.polycast(), "default-config"], capture_output=True, text=True, check=True).stdout
+    settings = tomllib.loads(printed)
+    named = ("auth.token_secret", "auth.callback_secret", "auth.token_secret_file", "auth.callback_secret_file",
+             "auth.token_key_files", "auth.password_file", "api.keys", "api.aws_keys", "tls.key", "auth.methods")
+    for name in named:
+        section, key = name.split(".")
+        assert settings[section][key] in ("", []), name

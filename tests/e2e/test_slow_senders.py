@@ -173,7 +173,7 @@ def reads_nothing(sock):
     sock.setblocking(False)
     try:
         while True:
-            sock.send(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+            sock.send(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
     except (BlockingIOError, ssl.SSLWantWriteError):
         return sock
 

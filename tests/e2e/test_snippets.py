@@ -45,7 +45,7 @@ LIST = {
         ["sh start", "sh run", "sh watch", "python watch", "text", "js console", "toml bridge"], f"{E2E}/test_pages.py"
     ),
     "docs/restart.md": {"text": "commands", "ini": "units"},
-    "docs/security.md": {"json": "json", "sh": "commands", "toml": "broker"},
+    "docs/security.md": {"json": "json", "sh": "commands", "toml": "broker", "yaml": f"{E2E}/test_scrape.py"},
     "docs/traces.md": {"sh": f"{E2E}/test_traces.py", "toml": "broker"},
     "docs/try-it.md": dict.fromkeys(
         ["sh start", "sh run", "sh watch", "text", "html stomp.html", "html json.html"], f"{E2E}/test_try_it.py"

@@ -19,6 +19,7 @@ use super::fetch::Fetcher;
 use super::gate::Gate;
 use super::jwks::Jwks;
 use super::passwords::{Passwords, Verdict};
+use super::reach::Reach;
 use super::revocation::{Revocations, Subject};
 use super::token::{self, Key, Terms};
 use super::{Identity, Method};
@@ -111,7 +112,10 @@ impl Authenticator {
         let auth = &config.auth;
         let has = |method| auth.methods.0.contains(&method);
         let needs_fetcher = auth.token_jwks_url.0.is_some() || has(AuthMethod::Callback);
-        let fetcher = needs_fetcher.then(|| Fetcher::new(auth.ca_file.0.as_deref()));
+        let fetcher = needs_fetcher.then(|| {
+            let reach = Reach::within(auth.service_networks.as_slice());
+            Fetcher::new(auth.ca_file.0.as_deref(), reach)
+        });
         let fetcher = fetcher.transpose()?;
         let (mut keys, mut jwks) = (Vec::new(), None);
         if has(AuthMethod::Token) {

@@ -2,6 +2,7 @@
 //! redirects and cookies.
 
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,9 +17,11 @@ use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject as _};
 use rustls::{ClientConfig, RootCertStore};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, lookup_host};
 use tokio_rustls::TlsConnector;
 use url::{Host, Url};
+
+use super::reach::Reach;
 
 /// Longest time for which an answer is believed, whatever it says.
 const MAX_AGE: Duration = Duration::from_hours(1);
@@ -27,6 +30,7 @@ const MAX_AGE: Duration = Duration::from_hours(1);
 #[derive(Clone)]
 pub(crate) struct Fetcher {
     tls: TlsConnector,
+    reach: Reach,
 }
 
 /// What a service answered.
@@ -58,6 +62,8 @@ pub(crate) enum FetchError {
     Timeout,
     #[error("the address means nothing: {0}")]
     Address(&'static str),
+    #[error("{0} is no address for a service: see auth.service_networks")]
+    OutOfReach(IpAddr),
     #[error("no connection: {0}")]
     Connect(#[from] io::Error),
     #[error("not HTTP as it should be: {0}")]
@@ -70,8 +76,8 @@ trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Socket for T {}
 
 impl Fetcher {
-    /// Trusts the system's authorities and those of a file.
-    pub(crate) fn new(ca_file: Option<&Path>) -> anyhow::Result<Self> {
+    /// Trusts the system's authorities and those of a file, and connects to what is in reach.
+    pub(crate) fn new(ca_file: Option<&Path>, reach: Reach) -> anyhow::Result<Self> {
         let mut roots = RootCertStore::empty();
         // A system without certificates can still use the file, or plain HTTP.
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
@@ -90,6 +96,7 @@ impl Fetcher {
             .with_no_client_auth();
         Ok(Self {
             tls: TlsConnector::from(Arc::new(config)),
+            reach,
         })
     }
 
@@ -128,14 +135,33 @@ impl Fetcher {
         }
     }
 
+    /// Connects to the first of these addresses that may be and can be.
+    async fn dial(
+        &self,
+        addresses: impl IntoIterator<Item = SocketAddr>,
+    ) -> Result<TcpStream, FetchError> {
+        let (mut refused, mut failed) = (None, None);
+        for address in addresses {
+            if !self.reach.includes(address.ip()) {
+                refused = Some(FetchError::OutOfReach(address.ip()));
+                continue;
+            }
+            match TcpStream::connect(address).await {
+                Ok(socket) => return Ok(socket),
+                Err(error) => failed = Some(error.into()),
+            }
+        }
+        Err(failed.or(refused).unwrap_or_else(none))
+    }
+
     async fn connect(&self, url: &Url) -> Result<Box<dyn Socket>, FetchError> {
         let port = url
             .port_or_known_default()
             .ok_or(FetchError::Address("no port"))?;
         let socket = match url.host().ok_or(FetchError::Address("no host"))? {
-            Host::Domain(name) => TcpStream::connect((name, port)).await?,
-            Host::Ipv4(ip) => TcpStream::connect((ip, port)).await?,
-            Host::Ipv6(ip) => TcpStream::connect((ip, port)).await?,
+            Host::Domain(name) => self.dial(lookup_host((name, port)).await?).await?,
+            Host::Ipv4(ip) => self.dial([(ip, port).into()]).await?,
+            Host::Ipv6(ip) => self.dial([(ip, port).into()]).await?,
         };
         if url.scheme() != "https" {
             return Ok(Box::new(socket));
@@ -148,6 +174,11 @@ impl Fetcher {
         let name = ServerName::try_from(name).map_err(|_| FetchError::Address("no server name"))?;
         Ok(Box::new(self.tls.connect(name, socket).await?))
     }
+}
+
+/// What became of one address is told if there is no other.
+fn none() -> FetchError {
+    FetchError::Connect(io::Error::other("the name has no address"))
 }
 
 fn request(question: Question<'_>) -> Result<Request<Full<Bytes>>, FetchError> {

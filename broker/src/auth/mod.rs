@@ -19,6 +19,7 @@ mod gate;
 mod identity;
 mod jwks;
 pub(crate) mod passwords;
+pub(crate) mod reach;
 mod request;
 mod revocation;
 pub mod stored;

@@ -1,6 +1,9 @@
 //! Who a client is, as a text: kept with sessions and retained messages, so that what they may do
 //! can be asked while their client is away, also after a restart.
 
+use std::borrow::Cow;
+
+use bytestring::ByteString;
 use protocols::model::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -49,6 +52,28 @@ pub fn write(who: &Identity, client_id: &str, protocol: &str) -> String {
     serde_json::to_string(&line).unwrap_or_default()
 }
 
+/// The user that a client's stored messages and sessions count for: all that have proved nothing, or
+/// have no name, are one, whose name is empty.
+pub fn holder(who: &Identity) -> ByteString {
+    match &who.user {
+        Some(user) if who.method != Method::Anonymous => user.clone(),
+        _ => ByteString::new(),
+    }
+}
+
+/// The same of a client that was written down; `None` if it is nothing that was written.
+pub fn holder_of(text: &str) -> Option<ByteString> {
+    // Without the claims, which may be many.
+    #[derive(Deserialize)]
+    struct Holder {
+        user: Option<String>,
+        method: Cow<'static, str>,
+    }
+    let Holder { user, method } = serde_json::from_str(text).ok()?;
+    let is_proved = method != Method::Anonymous.as_str();
+    Some(user.filter(|_| is_proved).unwrap_or_default().into())
+}
+
 /// Reads it again; `None` if it is nothing that was written.
 pub fn read(text: &str) -> Option<Stored> {
     // Texts with escapes cannot be borrowed: names of methods and protocols have none.
@@ -90,7 +115,9 @@ mod tests {
             token_id: Some("t".into()),
         };
         for who in [full, Identity::default()] {
-            let stored = read(&write(&who, "c\n", "stomp")).unwrap();
+            let text = write(&who, "c\n", "stomp");
+            assert_eq!(holder_of(&text), Some(holder(&who)));
+            let stored = read(&text).unwrap();
             assert_eq!(
                 (stored.who, &*stored.client_id, stored.protocol),
                 (who, "c\n", "stomp")
@@ -101,5 +128,19 @@ mod tests {
         for wrong in ["", "{}", "[]", &other.replace("anonymous", "unknown")] {
             assert_eq!(read(wrong), None, "{wrong}");
         }
+        assert_eq!((holder_of(""), holder_of("{}")), (None, None));
+    }
+
+    #[test]
+    fn a_name_without_a_proof_counts_for_nobody_in_particular() {
+        let mut who = Identity {
+            user: Some("ann".into()),
+            ..Identity::default()
+        };
+        assert_eq!(holder(&who), "");
+        assert_eq!(holder_of(&write(&who, "c", "mqtt")).unwrap(), "");
+        who.method = Method::Password;
+        assert_eq!(holder(&who), "ann");
+        assert_eq!(holder_of(&write(&who, "c", "mqtt")).unwrap(), "ann");
     }
 }

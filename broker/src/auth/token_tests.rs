@@ -80,6 +80,17 @@ fn a_good_token_says_who_it_is() {
 }
 
 #[test]
+fn a_key_of_another_curve_checks_its_own_algorithm() {
+    let made = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).unwrap();
+    let private = EncodingKey::from_ec_pem(made.serialize_pem().as_bytes()).unwrap();
+    let token = sign_as(&Head::new(Algorithm::ES384), &claims(), &private);
+    let public = key(DecodingKey::from_ec_pem(made.public_key_pem().as_bytes()).unwrap());
+    assert!(check(&token, &terms(), &[secret(), public]).is_ok());
+    let other = key(DecodingKey::from_ec_pem(EC_PUBLIC.as_bytes()).unwrap());
+    assert!(check(&token, &terms(), &[other]).is_err());
+}
+
+#[test]
 fn each_kind_of_key_checks_its_algorithms() {
     use Algorithm::{ES256, EdDSA, HS256, HS384, HS512, PS256, PS384, PS512, RS256, RS384, RS512};
     let hmac = || EncodingKey::from_secret(SECRET);

@@ -9,6 +9,7 @@ use jsonwebtoken::Algorithm;
 use url::Url;
 
 use super::Config;
+use super::protection::Networks;
 use super::section::section;
 use super::setting::Bounds::{Count, Size, Time, Type};
 use super::setting::{Bounds, KIB, Raw, Setting, quote, texts};
@@ -37,6 +38,10 @@ section! {
         /// File with certificates (PEM) of authorities that are trusted, beside the system's, when
         /// keys are fetched and the HTTP service is asked.
         ca_file: FileName = FileName::default(), Type, Live;
+        /// Networks in which the hosts of `token_jwks_url` and `callback_url` may be, by the address
+        /// that is connected to. Without any, they may be anywhere but at link-local addresses and
+        /// others at which clouds tell machines their credentials.
+        service_networks: Networks = Networks::default(), Type, Live;
         /// Algorithms that a token may be signed with. A key takes only those of its own kind.
         token_algorithms: Algorithms = Algorithms::default(), Type, Live;
         /// Secret of tokens signed with HS256, HS384 or HS512, of at least 32 bytes. Better kept

@@ -233,6 +233,12 @@ section! {
         retained_messages: usize = 1_000_000, Count(0, 100_000_000), Restart;
         /// Size of all retained messages.
         retained_size: usize = bytes(GIB), Size(0, 1024 * GIB), Restart;
+        /// Retained messages of one user. All clients that log in without a proof are one user
+        /// here; messages of API keys count for nobody. 0 is no bound beside that of all users, as
+        /// one user may be a whole fleet.
+        retained_messages_per_user: usize = 0, Count(0, 100_000_000), Restart;
+        /// Size of the retained messages of one user; 0 is no bound beside that of all users.
+        retained_size_per_user: usize = 0, Size(0, 1024 * GIB), Restart;
         /// Messages that wait for the members of one shared group or queue.
         group_queue_messages: usize = 10_000, Count(1, 100_000_000), Live;
         /// Size of the messages that wait for the members of one shared group or queue.
@@ -243,6 +249,10 @@ section! {
         groups: usize = 100_000, Count(1, 100_000_000), Live;
         /// Sessions in all, connected or not.
         sessions: usize = 1_000_000, Count(1, 100_000_000), Live;
+        /// Sessions of one user that outlive their connections. All clients that log in without a
+        /// proof are one user here. 0 is no bound beside that of all users, as one user may be a
+        /// whole fleet.
+        sessions_per_user: usize = 0, Count(0, 100_000_000), Restart;
         /// Idempotency keys that are remembered; beyond it, the oldest is forgotten.
         idempotency_keys: usize = 100_000, Count(0, 100_000_000), Restart;
         /// How long an idempotency key is remembered.

@@ -40,7 +40,8 @@ pub use setting::{Bounds, duration};
 pub use telemetry::Telemetry;
 pub use tls::{ClientAuth, ClientName, FilePath, Tls, TlsVersion};
 pub use values::{
-    Anonymous, Durability, FullQueue, Listen, LogFilter, LogFormat, Origins, Persistence, Unmatched,
+    Anonymous, Durability, FullQueue, Listen, LogFilter, LogFormat, MetricsAccess, Origins,
+    Persistence, Unmatched,
 };
 
 use section::{Section, Visitor, section};
@@ -129,6 +130,12 @@ section! {
         listen: Listen = Listen::loopback(8080), Type, Restart;
         /// Where to listen for HTTP and WebSocket over TLS, by habit at port 8443; see `[tls]`.
         tls_listen: Listen = Listen::Off, Type, Restart;
+        /// Who may read `/metrics`: everyone (`open`), who shows a login or a key of the API that
+        /// may `manage` (`protected`), or nobody (`off`). `auto` is `open` for requests that come
+        /// straight from this machine, and for all as long as there are neither logins nor keys;
+        /// for others it is `protected`. What answers about the broker's health tell of its
+        /// version, connections and sessions is for the same readers.
+        metrics: MetricsAccess = MetricsAccess::Auto, Type, Live;
     }
 }
 

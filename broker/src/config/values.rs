@@ -307,6 +307,22 @@ choice! {
 }
 
 choice! {
+    /// Who may read `/metrics`.
+    pub enum MetricsAccess {
+        /// This machine, and everyone as long as there are neither logins nor keys of the API;
+        /// others with a login or a key.
+        #[default]
+        Auto = "auto",
+        /// Everyone.
+        Open = "open",
+        /// Whoever shows a login or a key that may `manage`.
+        Protected = "protected",
+        /// Nobody.
+        Off = "off",
+    }
+}
+
+choice! {
     /// Whether anything survives the process.
     pub enum Persistence {
         /// Kept in the store inside the data directory.

@@ -29,10 +29,9 @@ use protocols::model::Timestamp;
 pub use bans::{Ban, Bans, Subject};
 pub use memory::{Memory, MemoryBounds, Scarcity};
 pub use network::{Network, source};
-pub use places::Place;
+pub use places::{Place, Places};
 pub use rate::{Bucket, Rate};
 
-use places::Places;
 use rate::Buckets;
 use watch::Watch;
 

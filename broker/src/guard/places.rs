@@ -1,17 +1,17 @@
-//! Connections of each user.
+//! Connections of each user, or other things of which it may have some.
 
 use std::sync::Arc;
 
 use bytestring::ByteString;
 use dashmap::DashMap;
 
-/// Counts connections by user.
+/// Counts what users have.
 #[derive(Debug, Default)]
-pub(super) struct Places {
+pub struct Places {
     taken: Arc<DashMap<ByteString, usize>>,
 }
 
-/// One connection's place among its user's; given back when dropped.
+/// The place of one among its user's; given back when dropped.
 #[derive(Debug)]
 pub struct Place {
     user: ByteString,
@@ -20,7 +20,7 @@ pub struct Place {
 
 impl Places {
     /// Takes a place, if the user has fewer than `max`.
-    pub(super) fn take(&self, user: &ByteString, max: usize) -> Option<Place> {
+    pub fn take(&self, user: &ByteString, max: usize) -> Option<Place> {
         let mut count = self.taken.entry(user.clone()).or_insert(0);
         if *count >= max {
             return None;

@@ -172,7 +172,12 @@ impl Keys {
 
     /// Whether whoever is on this machine may do everything, if clients need no login.
     fn is_open(&self, ends: &Ends) -> bool {
-        self.keys.is_empty() && self.secrets.is_empty() && ends.is_local
+        !self.are_there() && ends.is_local
+    }
+
+    /// Whether there are any.
+    pub(super) fn are_there(&self) -> bool {
+        !self.keys.is_empty() || !self.secrets.is_empty()
     }
 
     /// The caller that a request shows itself to be; `None` if it shows none of the keys, and
@@ -204,7 +209,7 @@ impl Keys {
                 )),
             },
             None if has_logins => Ok(None),
-            None if self.keys.is_empty() && self.secrets.is_empty() => Err(Problem::new(
+            None if !self.are_there() => Err(Problem::new(
                 StatusCode::FORBIDDEN,
                 "notConfigured",
                 "without keys the API is open on loopback addresses only: configure `api.keys`, \

@@ -26,6 +26,7 @@ mod protection;
 mod publish;
 mod retained;
 mod route;
+mod scrape;
 mod signature;
 mod status;
 mod text;
@@ -66,6 +67,7 @@ use guard::{Caller, Keys};
 pub(crate) use pages::{is_page, page};
 use problem::{Face, Problem};
 use route::{Found, Route};
+pub(crate) use scrape::{Figures, figures, protected};
 use text::Query;
 
 /// Marks an answer to someone who has shown who it is, and may do what was asked for.

@@ -4,13 +4,15 @@ use http::StatusCode;
 use serde_json::json;
 
 use super::problem::Problem;
-use super::{Answer, Call, body};
+use super::{Answer, Call, Figures, body, figures};
 
 /// `GET /api/v1/health/live`: the process answers.
 #[allow(clippy::unnecessary_wraps)] // all operations look alike
-pub(super) fn live(_call: &Call<'_>) -> Result<Answer, Problem> {
-    let version = env!("CARGO_PKG_VERSION");
-    let value = json!({"status": "ok", "version": version});
+pub(super) fn live(call: &Call<'_>) -> Result<Answer, Problem> {
+    let mut value = json!({"status": "ok"});
+    if tells_figures(call) {
+        value["version"] = env!("CARGO_PKG_VERSION").into();
+    }
     Ok(body::json(StatusCode::OK, &value).into())
 }
 
@@ -25,13 +27,16 @@ pub(super) fn ready(call: &Call<'_>) -> Result<Answer, Problem> {
         (false, Some(_)) => (StatusCode::OK, "degraded"),
         (false, None) => (StatusCode::OK, "ok"),
     };
-    let value = json!({
-        "status": state,
-        "reason": full.map(|full| full.to_string()),
-        "connections": call.net.admission.connections(),
-        "sessions": hub.session_count(),
-    });
+    let mut value = json!({"status": state, "reason": full.map(|full| full.to_string())});
+    if tells_figures(call) {
+        value["connections"] = call.net.admission.connections().into();
+        value["sessions"] = hub.session_count().into();
+    }
     Ok(body::json(status, &value).into())
+}
+
+fn tells_figures(call: &Call<'_>) -> bool {
+    figures(call.net, &call.head.headers, call.ends) == Figures::Open
 }
 
 /// `GET /api/v1/metrics`

@@ -15,6 +15,7 @@ use protocols::{Command, Reply};
 use super::{Hub, stripe};
 use crate::auth::Identity;
 use crate::auth::access::Standing;
+use crate::guard::Place;
 use crate::session::{Batch, Link, Session};
 use crate::store::Urgency;
 use crate::telemetry::{Untrusted, trace};
@@ -24,6 +25,8 @@ struct Admitted {
     client_id: ByteString,
     assigned: bool,
     standing: Standing,
+    /// Of a new session among its user's.
+    place: Option<Place>,
 }
 
 impl Hub {
@@ -67,11 +70,19 @@ impl Hub {
                     self.refuse(link, &refusal, batch);
                     return Err(refusal);
                 }
+                let place = match self.session_place(&connect, &standing.who, now.as_deref()) {
+                    Ok(place) => place,
+                    Err(refusal) => {
+                        self.refuse(link, &refusal, batch);
+                        return Err(refusal);
+                    }
+                };
                 let old = now.and_then(|old| self.take_over(&old, &connect, batch));
                 let admitted = Admitted {
                     client_id,
                     assigned,
                     standing,
+                    place,
                 };
                 return Ok(self.let_in(old, admitted, connect, link, commands, batch));
             }
@@ -91,10 +102,12 @@ impl Hub {
             client_id,
             assigned,
             standing,
+            place,
         } = admitted;
         let session_present = old.is_some();
         let user = standing.who.user.clone();
         let session = old.unwrap_or_else(|| self.new_session(client_id, user, &connect));
+        self.keep_place(&session, place);
         session.lock().identify(&standing.who);
         // Before its connection is there: what waits for it may not be for it any more.
         self.stand(&session, standing, batch);
@@ -160,6 +173,7 @@ impl Hub {
             .as_ref()
             .is_some_and(|id| self.sessions.contains(id));
         if !known && self.sessions.len() >= self.bounds.load().sessions {
+            self.metrics.quota_refused("sessions");
             return Err(Refusal::new(
                 RefusalCode::Quota,
                 "the broker has no room for a session",

@@ -134,7 +134,7 @@ impl Hub {
         }
         match set {
             Ok(_replaced) => Ok(()),
-            Err(full) => Err(Refusal::new(RefusalCode::Quota, full.to_string())),
+            Err(full) => Err(self.not_retained(full)),
         }
     }
 
@@ -148,7 +148,7 @@ impl Hub {
             if let Some(source) = Arc::get_mut(&mut message).and_then(|held| held.source.as_mut()) {
                 *source = Arc::clone(sources.get_or_insert_with(source, |_| Arc::clone(source)));
             }
-            if let Err(full) = self.retained.set(message, restart.now) {
+            if let Err(full) = self.retained.restore(message, restart.now) {
                 tracing::error!(%full, "a retained message that was stored is not served");
             }
         }
@@ -192,6 +192,7 @@ impl Hub {
             self.route_restored(&session, &held, SubRoute::new(&held, overlap));
         }
         self.sessions.insert(&session);
+        self.restore_place(&session, recovered.record.who.as_deref());
         let mut state = session.lock();
         let was_connected = recovered.record.connected;
         let maybe_sent = was_connected && recovered.record.ends_at.is_none();

@@ -13,8 +13,8 @@ use crate::telemetry::trace;
 
 impl Hub {
     /// The connection `link` of a session is over. With `say_will` the will is published, at
-    /// once or after its delay; `expiry_secs` replaces the session's expiry. Does nothing if the
-    /// session has let that connection go already.
+    /// once or after its delay; `expiry_secs` replaces the session's expiry, if it has one. Does
+    /// nothing if the session has let that connection go already.
     pub fn disconnect(
         &self,
         session: &Arc<Session>,
@@ -32,7 +32,11 @@ impl Hub {
                 return;
             };
             link.hand_back();
-            if let Some(secs) = expiry_secs {
+            // One that was to end with its connection has no place on the disk nor among its user's
+            // [MQTT-3.14.2-2].
+            if let Some(secs) = expiry_secs
+                && state.expiry_secs > 0
+            {
                 state.expiry_secs = secs;
             }
             let will = state.will.take().filter(|_| say_will);
@@ -62,6 +66,7 @@ impl Hub {
             self.unroute(session, held);
         }
         self.sessions.remove(session);
+        self.give_place_back(session);
         self.give_back(session, entries, batch);
         if session.is_stored() {
             let number = session.number;
@@ -199,10 +204,7 @@ impl Hub {
             ..
         } = *will;
         message.publisher = session.number;
-        message.source = session
-            .rights
-            .source(&session.client_id)
-            .filter(|_| message.retain);
+        self.sign(session, &mut message);
         message.expires_at = expiry_secs.map(|secs| batch.now.plus_secs(secs));
         let traced = trace::is_on().then(|| message.copy());
         let result = self.publish_will_message(session, message, batch);

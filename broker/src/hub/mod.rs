@@ -15,6 +15,7 @@ mod leave;
 mod listing;
 mod outside;
 mod publish;
+mod quotas;
 mod revoke;
 mod subscribe;
 mod system;
@@ -42,6 +43,7 @@ use directory::Directory;
 use idempotency::Window;
 pub use listing::{KnownTopics, Receiver};
 pub use outside::{Page, PublishedRetained};
+use quotas::Quotas;
 
 /// Number of locks that names are spread over; what has one name shares one lock.
 const LOCKS: usize = 64;
@@ -61,6 +63,8 @@ pub struct HubBounds {
     pub subscriptions: usize,
     /// Sessions in all.
     pub sessions: usize,
+    /// Sessions of one user that outlive their connections; 0 for no bound.
+    pub sessions_per_user: usize,
     /// Whether retained messages are kept.
     pub retain_available: bool,
     /// Idempotency keys remembered.
@@ -87,6 +91,7 @@ pub struct Hub {
     /// Itself, for what is read from the disk and comes back later.
     me: Weak<Hub>,
     sessions: Directory,
+    quotas: Quotas,
     /// The session that a connection belongs to, by the connection's number.
     connections: DashMap<u64, Arc<Session>>,
     groups: Mutex<Groups>,
@@ -168,6 +173,7 @@ impl Hub {
             router,
             retained,
             sessions: Directory::default(),
+            quotas: Quotas::default(),
             connections: DashMap::new(),
             groups: Mutex::default(),
             backlog_bytes: Arc::default(),

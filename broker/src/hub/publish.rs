@@ -52,9 +52,7 @@ impl Hub {
         }
         let own = Arc::make_mut(&mut message);
         own.publisher = session.number;
-        if own.retain {
-            own.source = session.rights.source(&session.client_id);
-        }
+        self.sign(session, own);
         take(own, batch);
         let stored_id = exactly_once.filter(|_| session.is_stored());
         let result = check_topic(message.topic.as_str())
@@ -166,9 +164,14 @@ impl Hub {
     pub fn commit(
         &self,
         session: &Arc<Session>,
-        commands: Vec<Command>,
+        mut commands: Vec<Command>,
         batch: &mut Batch,
     ) -> Result<(), Refusal> {
+        for command in &mut commands {
+            if let Command::Publish(publish) = command {
+                self.sign(session, Arc::make_mut(&mut publish.message));
+            }
+        }
         let publishes = commands.iter().filter_map(|command| match command {
             Command::Publish(publish) => Some(publish),
             _ => None,
@@ -228,7 +231,7 @@ impl Hub {
         let retained = messages
             .filter(|message| message.retain && !message.topic.as_str().starts_with(topics::QUEUE));
         let checked = self.retained.check(&retained, batch.now);
-        checked.map_err(|full| Refusal::new(RefusalCode::Quota, full.to_string()))
+        checked.map_err(|full| self.not_retained(full))
     }
 
     fn check_queues(

@@ -26,6 +26,7 @@ mod access;
 mod durable;
 mod outside;
 mod owner;
+mod quotas;
 mod system;
 
 /// A payload that no client takes.
@@ -160,6 +161,7 @@ fn bounds() -> HubBounds {
         groups: 10,
         subscriptions: 5,
         sessions: 100,
+        sessions_per_user: 0,
         retain_available: true,
         idempotency_keys: 10,
         idempotency_ms: 1000,
@@ -209,6 +211,10 @@ impl Story {
             messages: 100,
             bytes: 1 << 20,
         });
+        Self::keeping(bounds, store, retained)
+    }
+
+    fn keeping(bounds: HubBounds, store: Option<Arc<dyn Store>>, retained: Retained) -> Self {
         let router = Router::new(CacheLimits::default());
         let metrics = Arc::new(Metrics::new(&["test"]));
         let hub = Hub::new(bounds, router, retained, metrics, store);

@@ -20,7 +20,7 @@ use super::visitor::Visitor;
 use super::{Arrival, Ends, Live, Net};
 use crate::auth::{Identity, token_of_request};
 use crate::functions::Visit;
-use crate::http::Recognised;
+use crate::http::{Figures, Recognised, figures, protected};
 use crate::telemetry::Transport;
 use bytes::{Bytes, BytesMut};
 use http::header::{self, HeaderName, HeaderValue};
@@ -40,6 +40,8 @@ use protocols::websocket::deflate::Deflate;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
+/// Where Prometheus looks.
+const METRICS: &str = "/metrics";
 const PROMETHEUS: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4");
 
 /// One connection: requests until it is closed or upgraded.
@@ -127,11 +129,17 @@ async fn watch<C: Future<Output = hyper::Result<()>>>(
 
 async fn find_answer(
     net: &Arc<Net>,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
     ends: Ends,
     place: &Mutex<Option<Permit>>,
     pulse: &Arc<Pulse>,
 ) -> Response<crate::http::Body> {
+    if request.uri().path() == METRICS
+        && !is_upgrade(request.headers())
+        && figures(net, request.headers(), &ends) == Figures::Protected
+    {
+        *request.uri_mut() = protected(request.uri());
+    }
     if crate::http::serves(&request) {
         return crate::http::answer(net, request, ends, pulse).await;
     }
@@ -148,9 +156,7 @@ fn answer(
     ends: &Ends,
     place: &Mutex<Option<Permit>>,
 ) -> Response<Full<Bytes>> {
-    if request.headers().contains_key(header::UPGRADE)
-        || request.headers().contains_key(header::SEC_WEBSOCKET_KEY)
-    {
+    if is_upgrade(request.headers()) {
         return upgrade(net, request, ends, place);
     }
     if request.headers().contains_key(header::TRANSFER_ENCODING) {
@@ -164,17 +170,20 @@ fn answer(
     }
     let live = net.live.load();
     let path = request.uri().path();
-    let known = matches!(path, "/healthz" | "/metrics") || crate::http::is_page(path, &live.pages);
+    let tells = figures(net, request.headers(), ends);
+    let known = matches!(path, "/healthz" | METRICS) || crate::http::is_page(path, &live.pages);
     if matches!(*request.method(), Method::GET | Method::HEAD)
         && let Some(page) = crate::http::page(path, request.headers(), &live.pages)
     {
         return page;
     }
     match (request.method(), request.uri().path()) {
-        (&Method::GET | &Method::HEAD, "/healthz") => health(net),
-        (&Method::GET | &Method::HEAD, "/metrics") => {
-            body(StatusCode::OK, PROMETHEUS, metrics(net))
-        }
+        (&Method::GET | &Method::HEAD, "/healthz") => health(net, tells == Figures::Open),
+        (_, METRICS) if tells == Figures::Off => problem(
+            StatusCode::NOT_FOUND,
+            "the metrics are switched off (`http.metrics`)",
+        ),
+        (&Method::GET | &Method::HEAD, METRICS) => body(StatusCode::OK, PROMETHEUS, metrics(net)),
         (_, path) if known => {
             let mut refused = problem(
                 StatusCode::METHOD_NOT_ALLOWED,
@@ -192,6 +201,10 @@ fn answer(
             ),
         ),
     }
+}
+
+fn is_upgrade(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::UPGRADE) || headers.contains_key(header::SEC_WEBSOCKET_KEY)
 }
 
 fn upgrade(
@@ -429,7 +442,7 @@ pub(super) fn close(response: &mut Response<Full<Bytes>>) {
     response.headers_mut().insert(header::CONNECTION, close);
 }
 
-fn health(net: &Net) -> Response<Full<Bytes>> {
+fn health(net: &Net, tells_figures: bool) -> Response<Full<Bytes>> {
     let stopping = net.hub.is_stopping();
     let status = if stopping {
         StatusCode::SERVICE_UNAVAILABLE
@@ -443,13 +456,12 @@ fn health(net: &Net) -> Response<Full<Bytes>> {
         (false, Some(full)) => ("degraded", Some(full.to_string())),
         (false, None) => ("ok", None),
     };
-    let text = serde_json::json!({
-        "status": state,
-        "reason": reason,
-        "version": env!("CARGO_PKG_VERSION"),
-        "connections": net.admission.connections(),
-        "sessions": net.hub.session_count(),
-    });
+    let mut text = serde_json::json!({"status": state, "reason": reason});
+    if tells_figures {
+        text["version"] = env!("CARGO_PKG_VERSION").into();
+        text["connections"] = net.admission.connections().into();
+        text["sessions"] = net.hub.session_count().into();
+    }
     body(status, JSON, format!("{text}\n"))
 }
 

@@ -93,6 +93,8 @@ pub struct Live {
     pub limits: Arc<Limits>,
     /// Origins of web pages that may connect, beside the broker's own; `*` for all.
     pub allowed_origins: Vec<String>,
+    /// Who may read the metrics.
+    pub metrics: crate::config::MetricsAccess,
     /// What there is for browsers.
     pub pages: crate::config::Pages,
     /// Whether permessage-deflate is agreed on.

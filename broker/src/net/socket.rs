@@ -8,13 +8,14 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
+use super::tls::Raw;
+
 /// A client's socket. The state of TLS is apart, so that plain connections do not pay for it.
-#[derive(Debug)]
 pub(super) enum Socket {
     /// TCP.
     Plain(TcpStream),
     /// TLS, after its handshake.
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<Raw<TcpStream>>>),
 }
 
 macro_rules! each {
@@ -38,7 +39,17 @@ impl AsyncRead for Socket {
         cx: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        each!(self, socket => socket.poll_read(cx, into))
+        match self.get_mut() {
+            Self::Plain(socket) => Pin::new(socket).poll_read(cx, into),
+            Self::Tls(socket) => {
+                socket.get_mut().0.begin_turn();
+                let before = into.filled().len();
+                let polled = Pin::new(socket.as_mut()).poll_read(cx, into);
+                let bytes = into.filled().len() - before;
+                socket.get_mut().0.end_turn(bytes)?;
+                polled
+            }
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 //! subscriber is, and what it is told, belongs to the hub that owns them.
 
 mod cache;
+mod holders;
 mod index;
 mod retained;
 mod reverse;
@@ -14,6 +15,7 @@ mod subscribers;
 mod trie;
 
 pub use cache::CacheLimits;
+pub use holders::Users;
 pub use index::{IndexStats, SubscriptionIndex};
 pub use retained::{Batch, Cursor, Retained, RetainedFull, RetainedLimits, RetainedStats};
 pub use routes::{Router, RouterStats, Routes};

@@ -11,9 +11,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
+use bytestring::ByteString;
 use parking_lot::RwLock;
 use protocols::model::{Filter, Message, Timestamp, Topic};
 
+use super::holders::{Held, Holders, Users};
 use super::reverse::{Key, Verdict, Walk, key, topic};
 
 /// Topics looked at in one batch.
@@ -49,6 +51,30 @@ pub enum RetainedFull {
         /// Bytes allowed.
         max: usize,
     },
+    /// Its publisher has as many messages as one user may have.
+    #[error("this user has {max} retained messages, the most that one may have")]
+    UserMessages {
+        /// Messages of one user.
+        max: usize,
+    },
+    /// Its publisher's messages would have more bytes than one user's may.
+    #[error("this user's retained messages would have more than {max} bytes")]
+    UserBytes {
+        /// Bytes of one user's messages.
+        max: usize,
+    },
+}
+
+impl RetainedFull {
+    /// The name of the bound, for metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Messages { .. } => "retained_messages",
+            Self::Bytes { .. } => "retained_size",
+            Self::UserMessages { .. } => "retained_messages_per_user",
+            Self::UserBytes { .. } => "retained_size_per_user",
+        }
+    }
 }
 
 /// Where a batch ended.
@@ -101,6 +127,8 @@ pub struct RetainedStats {
 /// The retained messages, for many threads.
 pub struct Retained {
     limits: RetainedLimits,
+    /// Whether users have a bound.
+    counts_users: bool,
     inner: RwLock<Inner>,
 }
 
@@ -109,6 +137,8 @@ struct Inner {
     messages: BTreeMap<Key, Arc<Message>>,
     /// Those with an expiry, the next to expire first.
     expiries: BTreeSet<(Timestamp, Key)>,
+    /// Who has how many, if that is bounded.
+    holders: Option<Holders>,
     bytes: usize,
     expired: u64,
     refused: u64,
@@ -128,8 +158,36 @@ impl Retained {
     pub fn new(limits: RetainedLimits) -> Self {
         Self {
             limits,
+            counts_users: false,
             inner: RwLock::default(),
         }
+    }
+
+    /// The same, with a bound for each user. To be called before the first message is kept.
+    #[must_use]
+    pub fn for_users(mut self, users: Users) -> Self {
+        let holders = Holders::new(users);
+        self.counts_users = holders.is_some();
+        self.inner.get_mut().holders = holders;
+        self
+    }
+
+    /// Whether users have a bound: then it matters who publishes.
+    pub fn counts_users(&self) -> bool {
+        self.counts_users
+    }
+
+    /// Keeps a message that was kept before the process started, whatever its publisher has by now.
+    pub fn restore(&self, message: Arc<Message>, now: Timestamp) -> Result<(), RetainedFull> {
+        let key = key(&message.topic);
+        let mut inner = self.inner.write();
+        if message.payload.is_empty() || message.is_expired(now) {
+            return Ok(());
+        }
+        inner.check_total(&key, &message, self.limits)?;
+        inner.remove(&key);
+        inner.add(key, message);
+        Ok(())
     }
 
     /// Keeps the message in place of its topic's last one, which is returned; one with an empty
@@ -173,7 +231,8 @@ impl Retained {
         Ok(last.filter(|last| !last.is_expired(now)))
     }
 
-    /// Whether all these could be kept together, each in place of its topic's last one.
+    /// Whether all these of one publisher could be kept together, each in place of its topic's last
+    /// one.
     pub fn check<'a>(
         &self,
         messages: &(impl Iterator<Item = &'a Message> + Clone),
@@ -280,6 +339,22 @@ impl Retained {
 impl Inner {
     /// Whether the message may take the place of its topic's last one.
     fn check(
+        &mut self,
+        key: &Key,
+        message: &Message,
+        limits: RetainedLimits,
+    ) -> Result<(), RetainedFull> {
+        self.check_total(key, message, limits)?;
+        match &mut self.holders {
+            Some(holders) => {
+                let last = self.messages.get(key).map(|last| &**last);
+                holders.check_one(message, last, cost)
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn check_total(
         &self,
         key: &Key,
         message: &Message,
@@ -299,20 +374,43 @@ impl Inner {
     }
 
     fn check_all<'a>(
-        &self,
+        &mut self,
         messages: impl Iterator<Item = &'a Message>,
         limits: RetainedLimits,
     ) -> Result<(), RetainedFull> {
         let (mut count, mut bytes) = (self.messages.len(), self.bytes);
         let mut seen = BTreeSet::new();
+        // Of the publisher, who is the same for all.
+        let mut own: Option<(ByteString, Held)> = None;
         for message in messages.filter(|message| !message.payload.is_empty()) {
             let key = key(&message.topic);
-            match self.messages.get(&key) {
-                Some(last) if seen.insert(Arc::clone(&key)) => bytes -= cost(last),
+            if let Some(holders) = &mut self.holders
+                && own.is_none()
+                && let Some(user) = holders.user(message)
+            {
+                let held = holders.held(&user);
+                own = Some((user, held));
+            }
+            let last = self.messages.get(&key);
+            let is_new = seen.insert(key);
+            match last {
+                Some(last) if is_new => bytes -= cost(last),
                 Some(_) => {}
-                None => count += usize::from(seen.insert(key)),
+                None => count += usize::from(is_new),
+            }
+            if let (Some(holders), Some((user, held))) = (&mut self.holders, &mut own) {
+                if let Some(last) = last.filter(|_| is_new)
+                    && holders.user(last).as_ref() == Some(user)
+                {
+                    held.take(cost(last));
+                }
+                held.add(cost(message));
+                held.messages -= usize::from(!is_new);
             }
             bytes += cost(message);
+        }
+        if let (Some(holders), Some((_, held))) = (&self.holders, own) {
+            holders.check(held)?;
         }
         if count > limits.messages {
             return Err(RetainedFull::Messages {
@@ -327,6 +425,9 @@ impl Inner {
 
     fn add(&mut self, key: Key, message: Arc<Message>) {
         self.bytes += cost(&message);
+        if let Some(holders) = &mut self.holders {
+            holders.add(&message, cost(&message));
+        }
         if let Some(at) = message.expires_at {
             self.expiries.insert((at, Arc::clone(&key)));
         }
@@ -336,6 +437,9 @@ impl Inner {
     fn remove(&mut self, key: &Key) -> Option<Arc<Message>> {
         let message = self.messages.remove(key)?;
         self.bytes -= cost(&message);
+        if let Some(holders) = &mut self.holders {
+            holders.remove(&message, cost(&message));
+        }
         if let Some(at) = message.expires_at {
             self.expiries.remove(&(at, Arc::clone(key)));
         }

@@ -268,3 +268,110 @@ proptest! {
         prop_assert_eq!(retained.stats(), RetainedStats::default());
     }
 }
+
+fn of(user: &str, on: &str, payload: &str, expires_at: Option<u64>) -> Arc<Message> {
+    let mut message = message(&topic(on), payload, expires_at);
+    if !user.is_empty() {
+        Arc::get_mut(&mut message).unwrap().source = Some(user.into());
+    }
+    message
+}
+
+/// Users are what is said of publishers, as it stands.
+fn for_users(messages: usize, bytes: usize) -> Retained {
+    retained().for_users(Users {
+        messages,
+        bytes,
+        of: |source| Some(source.into()),
+    })
+}
+
+fn users(retained: &Retained) -> usize {
+    retained
+        .inner
+        .read()
+        .holders
+        .as_ref()
+        .map_or(0, Holders::len)
+}
+
+#[test]
+fn each_user_has_a_number_of_messages() {
+    let retained = for_users(2, 0);
+    assert!(retained.counts_users() && !for_users(0, 0).counts_users());
+    let set = |message| retained.set(message, NOW).map(drop);
+    let full = Err(RetainedFull::UserMessages { max: 2 });
+    assert_eq!(set(of("ann", "a", "1", None)), Ok(()));
+    assert_eq!(set(of("ann", "b", "1", Some(2000))), Ok(()));
+    assert_eq!(set(of("ann", "c", "1", None)), full);
+    assert_eq!(retained.stats().refused, 1);
+    // One that is there may be replaced; others have their own number, and keys have none.
+    assert_eq!(set(of("ann", "a", "2", None)), Ok(()));
+    assert_eq!(set(of("bob", "c", "1", None)), Ok(()));
+    for number in 0..5 {
+        assert_eq!(set(of("", &format!("keys/{number}"), "1", None)), Ok(()));
+    }
+    // Whoever replaces a message has it from then on.
+    assert_eq!(set(of("ann", "c", "2", None)), full);
+    assert_eq!(set(of("bob", "a", "2", None)), Ok(()));
+    assert_eq!(set(of("ann", "d", "1", None)), Ok(()));
+    assert_eq!(set(of("bob", "e", "1", None)), full);
+    // What has expired makes place, and so does what anybody removes.
+    let later = |message| retained.set(message, Timestamp(2000)).map(drop);
+    assert_eq!(later(of("ann", "f", "1", None)), Ok(()));
+    assert_eq!(later(of("ann", "g", "1", None)), full);
+    assert_eq!(later(of("bob", "f", "", None)), Ok(()));
+    assert_eq!(later(of("ann", "g", "1", None)), Ok(()));
+    for on in ["a", "c", "d", "g"] {
+        assert!(retained.remove(&topic(on)).is_some(), "{on}");
+    }
+    assert_eq!(users(&retained), 0, "nobody is remembered");
+}
+
+#[test]
+fn each_user_has_a_number_of_bytes() {
+    let one = cost(&of("ann", "a", "12345678", None));
+    let retained = for_users(0, 2 * one);
+    let set = |message| retained.set(message, NOW).map(drop);
+    let full = Err(RetainedFull::UserBytes { max: 2 * one });
+    assert_eq!(set(of("ann", "a", "12345678", None)), Ok(()));
+    assert_eq!(set(of("ann", "b", "12345678", None)), Ok(()));
+    assert_eq!(set(of("ann", "b", "123456789", None)), full);
+    assert_eq!(set(of("ann", "c", "", None)), Ok(()), "takes no room");
+    assert_eq!(set(of("ann", "b", "1", None)), Ok(()));
+    assert_eq!(set(of("ann", "a", "123456789", None)), Ok(()));
+    assert_eq!(set(of("bob", "c", "12345678", None)), Ok(()));
+}
+
+/// All together or none, as in a transaction.
+#[test]
+fn several_messages_of_one_user_are_checked_together() {
+    let retained = for_users(3, 0);
+    let all = |names: &[&str]| {
+        let messages: Vec<_> = names.iter().map(|on| of("ann", on, "1", None)).collect();
+        retained.check(&messages.iter().map(|message| &**message), NOW)
+    };
+    let full = Err(RetainedFull::UserMessages { max: 3 });
+    assert_eq!(all(&["a", "b", "c", "a"]), Ok(()));
+    assert_eq!(all(&["a", "b", "c", "d"]), full);
+    retained.set(of("ann", "a", "1", None), NOW).unwrap();
+    retained.set(of("bob", "b", "1", None), NOW).unwrap();
+    assert_eq!(all(&["a", "b", "c"]), Ok(()));
+    assert_eq!(all(&["b", "c", "d"]), full);
+}
+
+/// What was there before a start stays, whatever the bound is by now, and counts.
+#[test]
+fn restored_messages_count_and_are_kept() {
+    let retained = for_users(1, 0);
+    for on in ["a", "b"] {
+        retained.restore(of("ann", on, "1", None), NOW).unwrap();
+    }
+    assert_eq!(retained.stats().messages, 2);
+    let set = |on| retained.set(of("ann", on, "2", None), NOW).map(drop);
+    assert_eq!(set("c"), Err(RetainedFull::UserMessages { max: 1 }));
+    assert_eq!(set("a"), Ok(()), "is not more than before");
+    retained.remove(&topic("a"));
+    retained.remove(&topic("b"));
+    assert_eq!(set("c"), Ok(()));
+}

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use url::Url;
 
 use crate::auth::fetch::{Fetcher, Question};
+use crate::auth::reach::Reach;
 use crate::net::Net;
 use crate::telemetry::spans_to_json;
 
@@ -23,7 +24,7 @@ const ANSWER_BYTES: usize = 64 * 1024;
 /// Sends what was gathered until the broker stops. What the collector does not take is lost, and
 /// counted.
 pub(super) async fn export(net: Arc<Net>, to: Url, mut stop: watch::Receiver<bool>) {
-    let fetcher = match Fetcher::new(None) {
+    let fetcher = match Fetcher::new(None, Reach::default()) {
         Ok(fetcher) => fetcher,
         Err(error) => return tracing::error!(%error, "traces are not exported"),
     };

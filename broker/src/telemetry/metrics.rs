@@ -58,6 +58,7 @@ pub struct Metrics {
     authenticated: Family<1>,
     not_authenticated: Family<1>,
     requests_refused: Family<2>,
+    quota_refused: Family<1>,
     not_accepted: Family<1>,
     denied: Family<2>,
     /// Subscriptions that a change of the rules took away.
@@ -261,6 +262,7 @@ impl Metrics {
             authenticated: Family::default(),
             not_authenticated: Family::default(),
             requests_refused: Family::default(),
+            quota_refused: Family::default(),
             not_accepted: Family::default(),
             denied: Family::default(),
             subscriptions_revoked: Counter::default(),
@@ -323,6 +325,12 @@ impl Metrics {
     /// a protocol's own word.
     pub fn request_refused(&self, protocol: &'static str, reason: &'static str) {
         self.requests_refused.inc([protocol, reason]);
+    }
+
+    /// Something was refused because nobody, or not this user, may have more of it: `limit` is the
+    /// key of the configuration, in `limits`.
+    pub fn quota_refused(&self, limit: &'static str) {
+        self.quota_refused.inc([limit]);
     }
 
     /// A client was denied something; `action` is a word of the access rules.
@@ -596,6 +604,12 @@ impl Metrics {
             "requests_refused_total",
             "Publishes, subscriptions and other requests that were refused.",
             ["protocol", "reason"],
+        );
+        self.quota_refused.render(
+            text,
+            "quota_refused_total",
+            "Retained messages and sessions that were refused, by the limit.",
+            ["limit"],
         );
         self.denied.render(
             text,

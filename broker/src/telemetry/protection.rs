@@ -16,6 +16,8 @@ pub struct TlsMetrics {
     pub reloads: Counter,
     /// Times that it could not be used.
     pub reloads_failed: Counter,
+    /// Connections that were closed because their records carried next to nothing.
+    pub floods: Counter,
     /// Handshakes that failed, by reason.
     failed: RwLock<Vec<(&'static str, Counter)>>,
     /// When the certificate ends, in seconds since the epoch; 0 without one.
@@ -76,6 +78,11 @@ impl TlsMetrics {
         for (reason, counter) in self.failed.read().iter() {
             text.sample(name, &[("reason", reason)], counter.value());
         }
+        let name = "tls_floods_total";
+        let help =
+            "Connections that were closed because their TLS records carried next to nothing.";
+        text.family(name, "counter", help);
+        text.sample(name, &[], self.floods.value());
         let name = "tls_reloads_total";
         text.family(
             name,

@@ -231,6 +231,7 @@ fn bounds() -> HubBounds {
         },
         groups: 100,
         subscriptions: 100,
+        sessions_per_user: 0,
         sessions: 1000,
         retain_available: true,
         idempotency_keys: 100,

@@ -65,8 +65,8 @@ class Ed:
         raw = self.key.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
         return {"kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "kid": self.kid, "x": b64(raw)}
 
-    def sign(self, given: dict) -> str:
-        message = unsigned({"alg": "EdDSA", "kid": self.kid}, given)
+    def sign(self, given: dict, **header) -> str:
+        message = unsigned({"alg": "EdDSA", "kid": self.kid} | header, given)
         return f"{message}.{b64(self.key.sign(message.encode()))}"
 
 

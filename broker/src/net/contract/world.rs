@@ -361,6 +361,7 @@ fn live() -> Live {
     Live {
         limits: Arc::new(limits),
         allowed_origins: Vec::new(),
+        metrics: crate::config::MetricsAccess::default(),
         pages: crate::config::Pages::default(),
         permessage_deflate: false,
         // A publisher that waits does so by the real clock.
@@ -405,6 +406,7 @@ fn bounds() -> HubBounds {
         groups: 10,
         subscriptions: 100,
         sessions: 100,
+        sessions_per_user: 0,
         retain_available: true,
         idempotency_keys: 10,
         idempotency_ms: 1000,

@@ -173,6 +173,7 @@ fn net() -> Arc<Net> {
         groups: 10,
         subscriptions: 10,
         sessions: 10,
+        sessions_per_user: 0,
         retain_available: true,
         idempotency_keys: 10,
         idempotency_ms: 1000,
@@ -192,6 +193,7 @@ fn net() -> Arc<Net> {
     let live = Live {
         limits: Arc::new(Limits::default()),
         allowed_origins: Vec::new(),
+        metrics: crate::config::MetricsAccess::default(),
         pages: crate::config::Pages::default(),
         permessage_deflate: false,
         pause: Duration::ZERO,

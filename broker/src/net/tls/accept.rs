@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::certificate;
+use super::{Raw, certificate};
 use crate::net::admission::Permit;
 use crate::net::listener::Service;
 use crate::net::socket::Socket;
@@ -43,11 +43,12 @@ async fn shake_hands(
     peer: SocketAddr,
     service: Service,
     permit: &Permit,
-) -> Option<TlsStream<TcpStream>> {
+) -> Option<TlsStream<Raw<TcpStream>>> {
     let metrics = &net.hub.metrics.tls;
     let config = net.tls.config(service.alpn())?;
     let dismissed = net.admission.begin_handshake(permit.number());
-    let shaking = TlsAcceptor::from(config).accept_with(socket, |connection| {
+    let raw = Raw::new(socket, Arc::clone(net));
+    let shaking = TlsAcceptor::from(config).accept_with(raw, |connection| {
         connection.set_buffer_limit(Some(UNSENT_BYTES));
     });
     let shaken = tokio::select! {

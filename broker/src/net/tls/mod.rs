@@ -7,6 +7,7 @@
 mod accept;
 mod certificate;
 mod files;
+mod raw;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use rustls::ServerConfig;
 
 pub(super) use accept::accept;
 use files::{Loaded, Stamp};
+pub(super) use raw::Raw;
 
 use super::Net;
 use crate::clock::Clock;
