@@ -18,6 +18,7 @@ COPY tests tests
 COPY docs docs
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
+    CARGO_PROFILE_RELEASE_STRIP=debuginfo \
     cargo build --release --locked -p broker --bin polycast -p bridge --bin polycast-bridge \
     && install -D -t /out/usr/local/bin target/release/polycast target/release/polycast-bridge \
     && install -d /out/var/lib/polycast /out/var/lib/polycast-bridge

@@ -179,24 +179,35 @@ const COUNTERS: [(&str, &str, Read); 8] = [
     ),
 ];
 
-const GAUGES: [(&str, &str, Read); 4] = [
+const GAUGES: [(&str, &str, Read); 2] = [
     ("in_flight", "Events received and not settled.", |m| {
         &m.in_flight
     }),
-    (
-        "lag_ms",
-        "How long the last event had waited in the source.",
-        |m| &m.lag_ms,
-    ),
     (
         "backlog",
         "Events that wait in the source, where it says so.",
         |m| &m.backlog,
     ),
+];
+
+type ReadMs = fn(&FlowMetrics) -> u64;
+
+/// Kept in milliseconds, told in seconds.
+const TIMES: [(&str, &str, ReadMs); 3] = [
     (
-        "behind_ms",
+        "lag_seconds",
+        "How long the last event had waited in the source.",
+        |m| m.lag_ms.value(),
+    ),
+    (
+        "behind_seconds",
         "How far behind its newest event the source is read, where it says so.",
-        |m| &m.behind_ms,
+        |m| m.behind_ms.value(),
+    ),
+    (
+        "oldest_age_seconds",
+        "Since when the oldest event in flight is in the source.",
+        |m| m.oldest.age_ms(now_ms()),
     ),
 ];
 
@@ -265,12 +276,18 @@ impl Metrics {
                 )?;
             }
         }
-        let name = "polycast_bridge_oldest_age_ms";
-        let help = "Since when the oldest event in flight is in the source.";
-        head(out, name, "gauge", help)?;
-        for (direction, flow, metrics) in flows.iter() {
-            let age = metrics.oldest.age_ms(now_ms());
-            writeln!(out, "{name}{{{direction}=\"{flow}\"}} {age}")?;
+        for (name, help, read) in TIMES {
+            let name = format!("polycast_bridge_{name}");
+            head(out, &name, "gauge", help)?;
+            for (direction, flow, metrics) in flows.iter() {
+                let ms = read(metrics);
+                writeln!(
+                    out,
+                    "{name}{{{direction}=\"{flow}\"}} {}.{:03}",
+                    ms / 1000,
+                    ms % 1000
+                )?;
+            }
         }
         let name = "polycast_bridge_time_to_publish_seconds";
         head(

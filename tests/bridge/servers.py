@@ -18,7 +18,7 @@ import paho.mqtt.client as paho
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
-from support import process
+from support import leash, process
 from support.waiting import until
 
 LOOPBACK = process.LOOPBACK
@@ -57,6 +57,7 @@ class Server:
             self.process = subprocess.Popen(
                 self.command, stdout=out, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment()
             )
+        leash.hold(self.process)
         until(lambda: process._accepts(self.port), f"{self.command[0]} listens", 30)
         return self
 
@@ -127,6 +128,7 @@ class Bridge:
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
             )
+        leash.hold(self.process)
         self.expected = False
         until(lambda: self._read_ports(known), "the bridge says where it listens", patience)
         return self

@@ -39,7 +39,7 @@ def test_records_become_messages_and_a_restart_goes_on(moto, bridge, subscriber)
     dead = reader.next()
     assert (dead.topic, dead.payload) == ("dead-letters/clicks", b"no level")
     until(lambda: running.metric("in_flight") == 0, "all is settled")
-    assert running.metric("oldest_age_ms") == 0
+    assert running.metric("oldest_age_seconds") == 0
     running.stop()
     kinesis.put_record(StreamName=stream, PartitionKey="k0", Data=b"later")
     running.start()

@@ -384,7 +384,7 @@ def test_the_start_line_and_a_metric_say_what_holds(phoenix, durability):
     broker = phoenix(store__durability=durability)
     assert f"durability {durability}" in broker.broker.log_text()
     name = durability.split("(")[0]
-    assert broker.broker.metric("polycast_store_info", durability=name) == 1
+    assert broker.broker.metric("polycast_storage_info", durability=name) == 1
     broker.mqtt("reader").subscribe("a", qos=1)
     broker.broker.stop()
     broker.rise()
@@ -471,7 +471,7 @@ def test_a_full_disk_refuses_what_must_be_stored_and_recovers(small_disk, phoeni
     assert web.ask("publish", topic="a", data="x", qos=1)["type"] == "error"
     status, health = broker.broker.fetch("/healthz")
     assert status == 200 and json.loads(health)["status"] == "degraded" and "disk" in health
-    assert broker.broker.metric("polycast_store_full") == 1
+    assert broker.broker.metric("polycast_storage_full") == 1
     # Who needs no disk goes on, and so does who reads.
     sender.publish("live", b"yes", 1)
     assert live.message().payload == b"yes"
@@ -536,7 +536,7 @@ def test_a_flipped_bit_costs_what_it_hits_and_is_reported(phoenix):
     lost = set(range(400)) - set(got)
     assert got == sorted(got) and len(lost) <= 1, f"lost {sorted(lost)[:20]}"
     assert first.name in broker.broker.log_text(), "the damaged file is named"
-    assert broker.broker.metric("polycast_store_damaged_total") >= 1
+    assert broker.broker.metric("polycast_storage_damaged_total") >= 1
 
 
 def test_an_index_of_a_long_journal_may_break(phoenix):
@@ -625,5 +625,5 @@ def test_damage_behind_a_stop_in_good_order_is_no_torn_end(phoenix):
     path.write_bytes(content)
     assert path.name in data("verify", "--data-dir", str(broker.data), code=1)
     broker.rise()
-    assert broker.broker.metric("polycast_store_damaged_total") >= 1
+    assert broker.broker.metric("polycast_storage_damaged_total") >= 1
     assert len(broker.mqtt("reader").messages(9)) == 9

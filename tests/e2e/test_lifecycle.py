@@ -33,7 +33,7 @@ def test_graceful_stop_tells_every_client(own_broker, number):
     mqtt_ws.login()
     ws = WebSocket(own_broker.http, "json")
     ws.send(TEXT, json.dumps({"type": "ping"}))
-    until(lambda: own_broker.metric("polycast_sessions_connected") == 5, "everyone is let in")
+    until(lambda: own_broker.metric("polycast_sessions", state="connected") == 5, "everyone is let in")
     own_broker.signal(number)
     assert [(packet.kind, packet.reason) for packet in new.expect_closed()] == [(mqtt.DISCONNECT, 0x8B)]
     assert old.expect_closed() == []

@@ -17,7 +17,7 @@ import time
 import httpx
 import pytest
 
-from support import json_client, mqtt, process, stomp, websocket
+from support import addresses, json_client, mqtt, process, stomp, websocket
 from support.waiting import unique, until
 from support.websocket import BINARY, CONTINUATION, PING, TEXT, WebSocket
 
@@ -447,20 +447,8 @@ def test_connections(start_broker):
     assert until(refusals) >= 2
 
 
-def own_address() -> str | None:
-    """An address of this machine that is no loopback address."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))
-        except OSError:
-            return None
-        return probe.getsockname()[0]
-
-
 def test_connections_per_ip(start_broker):
-    address = own_address()
-    if address is None or address.startswith("127."):
-        pytest.skip("this machine has only loopback addresses, and those are not counted")
+    address = addresses.outside()
     broker = start_broker("--mqtt", "0.0.0.0:0", security__anonymous="everywhere", limits__connections_per_ip=2)
     port = broker.mqtt
     held = [socket.create_connection((address, port)) for _ in range(2)]
@@ -489,10 +477,7 @@ def test_connection_rate(start_broker):
 @pytest.fixture
 def address():
     """An address of this machine that counts: loopback addresses do not."""
-    found = own_address()
-    if found is None or found.startswith("127."):
-        pytest.skip("this machine has only loopback addresses, and those are not counted")
-    return found
+    return addresses.outside()
 
 
 OPEN = {"security__anonymous": "everywhere"}

@@ -302,7 +302,7 @@ def test_nothing_of_strangers_is_on_disk(start_broker, pki):
 
     healthy.publish("before", b"x", qos=1, retain=True)
     before = on_disk()
-    written = broker.metric("polycast_store_written_bytes_total")
+    written = broker.metric("polycast_storage_written_bytes_total")
     for number in range(30):
         client = mqtt.Client.plain(broker.mqtt)
         client.send(mqtt.connect(f"stranger-{number}", clean=False, username="x" * 1000, password="wrong",
@@ -313,7 +313,7 @@ def test_nothing_of_strangers_is_on_disk(start_broker, pki):
         stage(broker, pki).close()
     assert httpx.post(broker.http_url("/api/v1/publish"), json={"topic": "t", "retain": True}).status_code == 401
     assert on_disk().keys() == before.keys()
-    assert broker.metric("polycast_store_written_bytes_total") == written
+    assert broker.metric("polycast_storage_written_bytes_total") == written
     assert broker.metric("polycast_sessions") == 1
     healthy.fence()
 

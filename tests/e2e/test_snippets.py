@@ -3,35 +3,40 @@
 The pages that have tests of their own are named with them; the rest is run here.
 """
 
+import json
 import pathlib
 import re
 import shlex
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 
 import pytest
 
-from support import node, pages, process
+from support import mqtt, node, pages, process, scenes, tokens
 
 ROOT = process.ROOT
 E2E = "tests/e2e"
+COMMANDS = f"{E2E}/test_commands.py"
+BRIDGE = "tests/bridge/test_documents.py"
 
 # For each page the kinds of its blocks, and what runs all blocks of that kind: a file that reads the page, or a
 # function below. Figures and drawings that nobody types are "shown".
 LIST = {
     "ARCHITECTURE.md": {"text": "shown"},
-    "README.md": {"sh": "commands", "js": "in_chromium", "toml": "bridge"},
-    "bench/README.md": {"sh": "bench"},
+    "README.md": {"sh": COMMANDS, "js": "in_chromium", "toml": BRIDGE},
+    "bench/README.md": {"sh": COMMANDS},
     "broker/web/client/README.md": {"js": "in_chromium"},
     "docs/adding-a-protocol.md": {"rust": "protocols/tests/adding_a_protocol.rs", "text": "shown"},
-    "docs/bridge.md": {"console": "commands", "toml": "bridge"},
-    "docs/cli.md": {"sh": f"{E2E}/test_cli_docs.py", "text": "commands"},
-    "docs/dashboard.md": {"sh": "commands", "toml": "broker"},
+    "docs/bridge.md": {"console": BRIDGE, "toml": BRIDGE},
+    "docs/cli.md": {"sh": f"{E2E}/test_cli_docs.py", "text": COMMANDS},
+    "docs/dashboard.md": {"sh": COMMANDS, "toml": "broker"},
     "docs/functions.md": dict.fromkeys(
         ["toml", "json connect", "json disconnected", "json topic", "json letter", "python handler", "python verify"],
         f"{E2E}/test_functions_docs.py",
     ),
-    "docs/http.md": {"sh": f"{E2E}/test_http_docs.py", "js": "in_chromium", "python": "python", "toml": "broker", "text": "commands"},
+    "docs/http.md": {"sh": f"{E2E}/test_http_docs.py", "js": "in_chromium", "python": "python", "toml": "broker", "text": COMMANDS},
     "docs/javascript.md": {"js": f"{E2E}/test_javascript.py", "html": "in_chromium"},
     "docs/json-protocol.md": {
         "js": "in_chromium", "json client": "protocols/tests/json_docs.rs", "json server": "protocols/tests/json_docs.rs",
@@ -40,17 +45,17 @@ LIST = {
     "docs/migrating-from-mosquitto.md": dict.fromkeys(["text", "toml polycast", "sh copy"], f"{E2E}/test_pages.py"),
     "docs/migrating-from-rabbitmq.md": dict.fromkeys(["js stompjs", "sh run", "sh watch", "text"], f"{E2E}/test_pages.py"),
     "docs/operations.md": dict.fromkeys(["sh", "sh stopped"], "tests/stack/test_operations.py"),
-    "docs/performance.md": {"sh": "bench"},
-    "docs/quick-start.md": dict.fromkeys(
-        ["sh start", "sh run", "sh watch", "python watch", "text", "js console", "toml bridge"], f"{E2E}/test_pages.py"
+    "docs/performance.md": {"sh": COMMANDS},
+    "docs/quick-start.md": {"toml bridge": BRIDGE} | dict.fromkeys(
+        ["sh start", "sh run", "sh watch", "python watch", "text", "js console"], f"{E2E}/test_pages.py"
     ),
-    "docs/restart.md": {"text": "commands", "ini": "units"},
-    "docs/security.md": {"json": "json", "sh": "commands", "toml": "broker", "yaml": f"{E2E}/test_scrape.py"},
+    "docs/restart.md": {"text": COMMANDS, "ini": "units"},
+    "docs/security.md": {"json": "security_json", "sh": COMMANDS, "toml": "broker", "yaml": f"{E2E}/test_scrape.py"},
     "docs/traces.md": {"sh": f"{E2E}/test_traces.py", "toml": "broker"},
     "docs/try-it.md": dict.fromkeys(
         ["sh start", "sh run", "sh watch", "text", "html stomp.html", "html json.html"], f"{E2E}/test_try_it.py"
     ),
-    "tests/crash/README.md": {"sh": "crash"},
+    "tests/crash/README.md": {"sh": COMMANDS},
 }
 
 
@@ -87,15 +92,44 @@ def test_whoever_is_named_reads_the_page():
             assert name in (ROOT / how).read_text() if "/" in how else f'by("{how}")' in here, (page, how)
 
 
-# --- commands -----------------------------------------------------------------------------------------
+# --- commands in the text ---------------------------------------------------------------------------
+
+# They come from elsewhere, or take a machine of one's own; what `$SYS/broker/version` says; any command at all.
+ALLOWED = ("polycast … | head", "polycast version …", "docker compose ", "systemctl ", "apt install ", "pip install ", "npm install ")
 
 
-def lines_of(text: str) -> list[list[str]]:
-    """The commands of a block, each as words, without comments, prompts and what they print."""
-    lines = text.splitlines()
-    if any(line.startswith("$ ") for line in lines):
-        lines = [line[2:] for line in lines if line.startswith("$ ")]
-    return [words for line in lines if (words := shlex.split(line, comments=True))]
+UI = sorted((ROOT / "broker/web/ui").glob("*.js"))
+
+
+def mentioned() -> list:
+    """Commands that stand in a sentence, of documents, of messages, of the dashboard."""
+    word = r"`((?:polycast|polycast-bridge|curl|cargo|docker|systemctl|apt|pip|npm|tests/(?:run|crash/run|paho/run)\S*) [^`\n]+)`"
+    pairs = {(page, line) for page in documents() for line in re.findall(word, (ROOT / page).read_text())}
+    ours = [path for folder in ("broker/src", "bridge/src", "deploy", "docker") for path in (ROOT / folder).rglob("*.*")]
+    pairs |= {(path.name, line) for path in ours for line in re.findall(r"`(polycast(?:-bridge)? [^`\n{]+)`", path.read_text())}
+    # The dashboard says it in plain words.
+    pairs |= {("dashboard", line) for path in UI for line in re.findall(r"\bRun (polycast (?:data \w+|\w+))", path.read_text())}
+    return [pytest.param(line, id=f"{page}: {line}") for page, line in sorted(pairs)]
+
+
+@pytest.mark.parametrize("line", mentioned())
+def test_what_a_sentence_names_is_there(line, broker, tmp_path):
+    """With arguments it is run; without them, or with a word in capitals for one, the program knows it and its options."""
+    words = shlex.split(line.replace("…", "").replace("|", " "))
+    if line.startswith(ALLOWED):
+        return
+    if line.startswith("curl "):
+        run = line.replace("localhost:8080", f"localhost:{broker.http}") if "/" in line else f"{words[0]} --help all"
+        done = subprocess.run(["bash", "-c", run], capture_output=True, text=True, timeout=30)
+        assert done.returncode == 0, done.stderr
+    elif line.startswith("cargo install"):
+        assert 'name = "polycast"' in (ROOT / words[words.index("--path") + 1] / "Cargo.toml").read_text()
+    elif words[0] == "cargo":
+        assert (ROOT / words[words.index("-p") + 1] / "Cargo.toml").exists()
+    elif words[0].startswith("tests/"):
+        assert subprocess.run(["bash", "-n", str(ROOT / words[0])]).returncode == 0
+    else:
+        knows(str(scenes.program(words[0])), words[1:])
 
 
 def knows(program: str, words: list[str]) -> None:
@@ -104,69 +138,6 @@ def knows(program: str, words: list[str]) -> None:
     assert done.returncode == 0 and "Usage:" in done.stdout, (words, done.stderr)
     for option in [word.split("=")[0] for word in words if re.match(r"--?[a-zA-Z]", word)]:
         assert re.search(rf"(?<![\w-]){re.escape(option)}(?![\w-])", done.stdout), (option, done.stdout)
-
-
-@pytest.mark.parametrize("page,text", by("commands"))
-def test_commands_are_known(page, text):
-    commands = lines_of(text)
-    assert commands
-    for words in commands:
-        if words[:6] == BENCH:
-            knows_words(words[6:], SOURCES["bench"])
-            continue
-        if words[:2] == ["cargo", "run"]:
-            assert words[2] == "--release"
-            words = ["polycast", *words[4:]]
-        if words[0] == "polycast":
-            knows(process.polycast(), words[1:])
-        elif words[0] == "polycast-bridge":
-            knows(str(pathlib.Path(process.polycast()).with_name("polycast-bridge")), words[1:])
-        elif words[0] == "tests/run":
-            subprocess.run(["bash", "-n", str(ROOT / words[0])], check=True)
-        elif words[:2] == ["cargo", "build"]:
-            checked(["cargo", "metadata", "--no-deps", "--offline", "--format-version", "1"], '"polycast-bridge"')
-        else:
-            assert words[0] == "curl" and "/api/v1/" in words[2], words
-            assert words[2].split("8080")[1] in (ROOT / "docs" / "cli.md").read_text() or "drain" in words[2]
-
-
-def checked(command: list[str], wanted: str) -> None:
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0 and wanted in done.stdout, done.stderr
-
-
-BENCH = ["cargo", "run", "--release", "-p", "bench", "--"]
-SOURCES = {"bench": "bench/src", "crash": "tests/crash"}
-
-
-def knows_words(words: list[str], folder: str) -> None:
-    """Options of a program that is not built for this test are in its sources."""
-    text = "".join(path.read_text() for path in (ROOT / folder).rglob("*") if path.suffix in (".rs", ".py", "") and path.is_file())
-    for word in words:
-        if word.startswith("--"):
-            name = word[2:]
-            assert re.search(rf"\b{name.replace('-', '_')}\b|{re.escape(word)}\b", text), word
-        elif re.fullmatch(r"[a-z][a-z-]*(:[a-z0-9=,-]+)?", word):
-            assert word.split(":")[0].replace("-", "") in re.sub(r"[-_]", "", text).lower(), word
-
-
-@pytest.mark.parametrize("page,text", by("bench"))
-def test_bench_knows_its_options(page, text):
-    subprocess.run(["bash", "-n"], input=text, text=True, check=True)
-    for words in lines_of(text):
-        if words[:6] == BENCH:
-            knows_words(words[6:], SOURCES["bench"])
-        elif words[:3] == ["cargo", "bench", "-p"]:
-            assert (ROOT / words[3] / "benches" / f"{words[5]}.rs").exists(), words
-
-
-@pytest.mark.parametrize("page,text", by("crash"))
-def test_the_crash_loop_knows_its_options(page, text):
-    for words in lines_of(text):
-        if words[0] == "tests/crash/run":
-            knows_words(words[1:], SOURCES["crash"])
-        else:
-            assert words == ["cargo", "build", "-p", "broker"]
 
 
 # --- configuration ------------------------------------------------------------------------------------
@@ -200,37 +171,63 @@ def files(tmp_path) -> pathlib.Path:
 def test_no_key_of_the_configuration_is_made_up(files):
     file = files / "polycast.toml"
     file.write_text("[api]\nkees = []\n")
-    assert "kees" in check(file, {}, "broker")
+    assert "kees" in check(file, {})
 
 
-def check(file: pathlib.Path, variables: dict[str, str], which: str) -> str:
-    """What the program says against a configuration; nothing if it takes it."""
-    program = process.polycast() if which == "broker" else str(pathlib.Path(process.polycast()).with_name("polycast-bridge"))
-    command = [program, "check-config", "--config", str(file)] if which == "broker" else [program, "--config", str(file), "check-config"]
-    done = subprocess.run(command, cwd=file.parent, capture_output=True, text=True, timeout=30,
-                          env=process.plain_environment() | variables)
+def check(file: pathlib.Path, variables: dict[str, str]) -> str:
+    """What `check-config` says against a configuration; nothing if it takes it."""
+    done = subprocess.run(
+        [process.polycast(), "check-config", "--config", str(file)], cwd=file.parent, capture_output=True, text=True, timeout=30,
+        env=process.plain_environment() | variables,
+    )
     return "" if done.returncode == 0 else done.stderr + done.stdout
 
 
 @pytest.mark.parametrize("page,text", by("broker"))
-def test_the_broker_takes_the_configuration(files, page, text):
+def test_the_broker_takes_the_configuration_and_starts(files, monkeypatch, page, text):
     text = re.sub(r"/(?:etc/polycast|run/secrets)/", f"{files}/", text)
     file = files / "polycast.toml"
     file.write_text(text)
-    whole = {f"POLYCAST_{key}": value for part, more in WHOLE.items() if part in text and "anonymous" not in text for key, value in more.items()}
+    whole = {key: value for part, more in WHOLE.items() if part in text and "anonymous" not in text for key, value in more.items()}
     secrets = {name: "correct-horse-battery" for name in re.findall(r"env:(\w+)", text)}
-    assert check(file, whole | secrets, "broker") == ""
+    assert check(file, {f"POLYCAST_{key}": value for key, value in whole.items()} | secrets) == ""
+    file.write_text(re.sub(r'(tls_listen = )"0\.0\.0\.0:\d+"', rf'\1"{process.LOOPBACK}:0"', text))
+    for name, value in secrets.items():
+        monkeypatch.setenv(name, value)
+    off = [word for name in re.findall(r'\[(\w+)\]\nlisten = "off"', text) for word in (f"--{name}", "off")]
+    broker = process.start(files, "--config", str(file), *off, **{key.lower(): value for key, value in whole.items()})
+    try:
+        assert broker.fetch("/healthz")[0] == 200
+        proof = next((proof for part, proof in PROOFS.items() if part in text), None)
+        assert proof is None or proof(broker), "what the page says of it"
+    finally:
+        broker.stop()
 
 
-@pytest.mark.parametrize("page,text", by("bridge"))
-def test_the_bridge_takes_the_configuration(files, page, text):
-    text = re.sub(r"/run/secrets/", f"{files}/", text)
-    file = files / "bridge.toml"
-    if "[sources" not in text and "[sinks" not in text:
-        text += '\n[sources.one]\nkind = "webhook"\npath = "/one"\ntopic = "one"\n'
-    file.write_text(text)
-    secrets = {name: "correct-horse-battery" for name in re.findall(r'env = "(\w+)"', text)}
-    assert check(file, secrets | {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_REGION": "eu-west-1"}, "bridge") == ""
+def api(broker: process.Broker, key: str) -> int:
+    """The status of a request for clients with a key."""
+    request = urllib.request.Request(broker.http_url("/api/v1/clients"), headers={"x-api-key": key})
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return answer.status
+    except urllib.error.HTTPError as refusal:
+        return refusal.code
+
+
+def keys_count(broker: process.Broker) -> bool:
+    return (api(broker, "correct-horse-battery"), api(broker, "another-key-of-no-use")) == (200, 401)
+
+
+def says_tls(broker: process.Broker) -> bool:
+    return len(re.findall(r"\b(?:mqtts|stomps|https)://127\.0\.0\.1:\d+", broker.log_text())) >= 2
+
+
+# What can be seen from outside of a configuration; that it starts is all of the others.
+PROOFS = {
+    "DASHBOARD_KEY": keys_count,
+    "dashboard = false": lambda broker: [broker.fetch(path)[0] for path in ("/", "/demo/chat", "/demo/fleet", "/polycast.js")] == [404] * 4,
+    "tls_listen": says_tls,
+}
 
 
 def test_systemd_takes_the_units(tmp_path):
@@ -277,8 +274,36 @@ def test_python_runs(own_broker, page, text):
     client.close()
 
 
-@pytest.mark.parametrize("page,text", by("json"))
-def test_json_is_json(page, text):
-    import json
+SERVICE_ASKED, SERVICE_ANSWER, CLAIMS = range(3)
 
-    assert json.loads(text)
+
+@pytest.mark.parametrize("page", ["docs/security.md"])
+def test_the_service_is_asked_and_answers_as_the_page_says(start_broker, page):
+    assert by("security_json")
+    asked, answer, _ = map(json.loads, blocks(page, "json"))
+    # One login has all of it: a certificate would need TLS, and a password is a token only over MQTT 5.
+    service = tokens.Service(lambda request: (200, {}, answer))
+    broker = start_broker(auth__methods="callback", auth__callback_url=service.url)
+    try:
+        client = mqtt.Client.open(broker.mqtt, client_id=asked["clientId"], username=asked["username"], password=asked["password"])
+        got = service.requests[0]
+        got.pop("authorization")
+        assert {name: got[name] for name in ("clientId", "username", "password", "protocol")} == {
+            name: asked[name] for name in ("clientId", "username", "password", "protocol")
+        }
+        assert set(got) <= set(asked), got
+        client.disconnect()
+    finally:
+        service.close()
+
+
+def test_a_token_with_the_permissions_of_the_page(start_broker):
+    claims = json.loads(blocks("docs/security.md", "json")[CLAIMS])
+    broker = start_broker(auth__methods="token", auth__token_secret=tokens.SECRET)
+    client = mqtt.Client.open(broker.mqtt, password=tokens.token(claims.pop("sub"), **claims))
+    try:
+        topic = claims["permissions"][0]["topics"][0].replace("${site}", claims["site"])
+        assert client.publish(topic, b"x", qos=1).reason in (0, 0x10)
+        assert client.publish("sites/s2/notes", b"x", qos=1).reason == 0x87
+    finally:
+        client.close()

@@ -89,7 +89,7 @@ def test_figures_of_deliveries_and_of_the_process(own_broker):
 
     until(counted, "the delivery is counted")
     now = figures()
-    assert now["polycast_sessions_connected"] == 1
+    assert now['polycast_sessions{state="connected"}'] == 1
     assert now["process_resident_memory_bytes"] > 1_000_000
     assert now["process_open_fds"] > 3 and now["process_threads"] >= 2
     reader.close()

@@ -274,7 +274,7 @@ def test_the_end_of_the_certificate_is_a_metric_and_a_warning(start_broker, tmp_
     authority = Authority(tmp_path)
     authority.server("brief", "--days", "20")
     broker = start_broker(*LISTENERS, **authority.settings("brief"))
-    at = broker.metric("polycast_tls_certificate_expiry_timestamp_seconds")
+    at = broker.metric("polycast_cert_expiry_timestamp_seconds")
     assert 19 < (at - time.time()) / 86400 <= 20
     until(lambda: "ends in 19 days" in broker.log_text(), "a warning")
 

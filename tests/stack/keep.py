@@ -8,6 +8,7 @@ import tempfile
 import threading
 
 import stack as local
+from support import leash
 
 INSIDE = "--inside"
 
@@ -34,7 +35,7 @@ def stay():
 
 
 def main():
-    inside = subprocess.Popen([sys.executable, __file__, INSIDE], start_new_session=True)
+    inside = leash.hold(subprocess.Popen([sys.executable, __file__, INSIDE], start_new_session=True))
     # Also where whoever started it ignores Ctrl-C, as shells do for what runs in the background.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)

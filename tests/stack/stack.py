@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import servers
 import yaml
-from support import process
+from support import leash, process
 from support.waiting import until
 
 DOCKER = process.ROOT / "docker"
@@ -81,7 +81,7 @@ def start(folder: pathlib.Path) -> Stack:
     names["bridge:9464"] = f"{LOOPBACK}:{bridge.admin}"
     prometheus = _prometheus(_inside(folder, "prometheus"), names)
     with (folder / "demo.log").open("wb") as out:
-        demo = subprocess.Popen(_demo(services["demo"], names), env=servers.environment(), stdout=out, stderr=out)
+        demo = leash.hold(subprocess.Popen(_demo(services["demo"], names), env=servers.environment(), stdout=out, stderr=out))
     return Stack(broker, sqs, nats, bridge, prometheus, demo)
 
 

@@ -93,6 +93,19 @@ def test_the_bridge_takes_its_configuration():
     assert "good (2 sources, 1 sinks)" in said
 
 
+@pytest.mark.parametrize("program", ["polycast", "polycast-bridge"])
+def test_both_programs_take_the_environment_of_the_image(program, tmp_path):
+    """It is one for both: what is meant for one must not be a mistake to the other."""
+    block = re.search(r"^ENV ((?:.*\\\n)*.*)$", DOCKERFILE, re.MULTILINE)[1]
+    variables = dict(re.findall(r"(\w+)=(\S+)", block))
+    assert set(variables) == {"POLYCAST_CONFIG", "POLYCAST_BRIDGE_CONFIG"}
+    (tmp_path / "polycast.toml").write_text("")
+    (tmp_path / "bridge.toml").write_bytes((DOCKER / "bridge.toml").read_bytes())
+    variables = {name: str(tmp_path / pathlib.Path(file).name) for name, file in variables.items()}
+    known = {"polycast": process.polycast(), "polycast-bridge": servers.bridge_program()}[program]
+    succeed(known, "check-config", cwd=tmp_path, **variables)
+
+
 def test_nats_takes_its_configuration():
     option, inside = SERVICES["nats"]["command"]
     outside = SERVICES["nats"]["volumes"][0].split(":")

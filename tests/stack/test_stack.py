@@ -1,18 +1,22 @@
 """The whole way through the local stack, and what Prometheus and Grafana see of it."""
 
 import asyncio
+import contextlib
 import json
+import os
+import pathlib
 import re
 import signal
 import subprocess
 import sys
+import uuid
 
 import nats
 import pytest
 import servers
 import yaml
 from stack import DOCKER, compose
-from support import json_client, mqtt, process, stomp
+from support import json_client, leash, mqtt, process, stomp
 from support.waiting import until
 
 ORDER = json.dumps({"customer": "hedy", "total": 7}, separators=(",", ":"))
@@ -133,16 +137,64 @@ def test_alerts_ask_what_there_is(stack):
         assert f"# TYPE {name} " in known or f"# TYPE {family} histogram" in known, name
 
 
-def test_it_can_be_kept_running():
+@pytest.fixture
+def kept():
+    """`tests/run-stack --keep` when it has said where everything is, and the mark that all of its processes carry."""
     folders = ":".join(str(process.ROOT / "tests" / name) for name in ("stack", "bridge", "e2e"))
-    kept = subprocess.Popen(
+    mark = f"KEPT_FOR={uuid.uuid4()}"
+    variables = dict([mark.split("=")]) | {"PYTHONPATH": folders}
+    started = leash.hold(subprocess.Popen(
         [sys.executable, str(process.ROOT / "tests" / "stack" / "keep.py")],
-        stdout=subprocess.PIPE, text=True, env=servers.environment() | {"PYTHONPATH": folders},
-    )
-    said = [kept.stdout.readline() for _ in range(6)]
+        stdout=subprocess.PIPE, text=True, env=servers.environment() | variables,
+    ))
+    said = [started.stdout.readline() for _ in range(6)]
     assert said[0].startswith("MQTT ") and said[5].startswith("Prometheus ")
-    kept.send_signal(signal.SIGINT)
-    assert kept.wait(60) == 0
+    return started, mark.encode()
+
+
+def marked(mark: bytes) -> dict[int, str]:
+    """The processes with this in their environment, and what they are."""
+    found = {}
+    for folder in pathlib.Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if mark in (folder / "environ").read_bytes():
+                found[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+    return found
+
+
+def test_it_can_be_kept_running(kept):
+    started, mark = kept
+    running = " ".join(marked(mark).values())
+    assert all(name in running for name in ("polycast serve", "polycast-bridge", "moto_server", "nats-server", "prometheus"))
+    started.send_signal(signal.SIGINT)
+    assert started.wait(60) == 0
+    until(lambda: not marked(mark), "nothing is left", 30)
+
+
+@pytest.mark.parametrize("which", ["the one who was started", "the one inside"])
+def test_nothing_is_left_of_what_was_killed(kept, which):
+    started, mark = kept
+    if which == "the one who was started":
+        started.kill()
+    else:
+        inside = next(pid for pid, line in marked(mark).items() if "--inside" in line)
+        os.kill(inside, signal.SIGKILL)
+    started.wait(30)
+    until(lambda: not marked(mark), "nothing is left", 30)
+
+
+def test_nothing_is_left_of_a_start_that_fails(tmp_path):
+    """Somebody has made a folder that Prometheus, the last but one, would make."""
+    mark = f"KEPT_FOR={uuid.uuid4()}"
+    (tmp_path / "prometheus").mkdir()
+    folders = ":".join(str(process.ROOT / "tests" / name) for name in ("stack", "bridge", "e2e"))
+    code = f"import pathlib, stack; stack.start(pathlib.Path({str(tmp_path)!r}))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=100,
+        env=servers.environment() | dict([mark.split("=")]) | {"PYTHONPATH": folders},
+    )
+    assert "FileExistsError" in done.stderr and (tmp_path / "bridge" / "bridge.log").exists(), done.stderr
+    until(lambda: not marked(mark.encode()), "nothing is left", 30)
 
 
 def test_dashboards_are_where_grafana_looks(stack):

@@ -39,8 +39,14 @@ pub struct Flag {
 /// The variable that names the file.
 const FILE_VARIABLE: &str = "POLYCAST_CONFIG";
 
-/// Variables of the commands that ask a running broker: none of them is a setting.
-const CLIENT_VARIABLES: [&str; 3] = ["POLYCAST_URL", "POLYCAST_TOKEN", "POLYCAST_TOKEN_FILE"];
+/// Variables of the commands that ask a running broker, and of the bridge, which shares an image
+/// and its environment with the broker: none of them is a setting.
+const OTHER_VARIABLES: [&str; 4] = [
+    "POLYCAST_URL",
+    "POLYCAST_TOKEN",
+    "POLYCAST_TOKEN_FILE",
+    "POLYCAST_BRIDGE_CONFIG",
+];
 
 impl Sources {
     /// The environment of this process, with a file (or the one that `POLYCAST_CONFIG` names) and
@@ -219,7 +225,7 @@ impl Loader {
         for (name, value) in variables {
             if !name.starts_with(VARIABLE_PREFIX)
                 || name == FILE_VARIABLE
-                || CLIENT_VARIABLES.contains(&name.as_str())
+                || OTHER_VARIABLES.contains(&name.as_str())
             {
                 continue;
             }

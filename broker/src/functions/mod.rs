@@ -318,16 +318,6 @@ impl Functions {
             "Calls of functions, by what became of them.",
             &calls,
         );
-        let seconds = rows(&|target| {
-            let micros = target.counts.micros.load(Ordering::Relaxed);
-            format!("{}.{:06}", micros / 1_000_000, micros % 1_000_000)
-        });
-        family(
-            "call_seconds_total",
-            "counter",
-            "Time that calls of functions took.",
-            &seconds,
-        );
         let running = rows(&|target| {
             target
                 .counts
@@ -382,6 +372,16 @@ impl Functions {
             "Connections that were not told of, as the backlog was full.",
             &untold,
         );
+        family(
+            "call_seconds",
+            "histogram",
+            "Time that calls of functions took.",
+            &[],
+        );
+        for target in self.targets.values() {
+            let label = ("target", target.name.as_str());
+            text += &target.counts.took.text("function_call_seconds", label);
+        }
         text
     }
 }

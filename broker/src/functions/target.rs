@@ -21,6 +21,7 @@ use super::sign::{AwsKey, put, sign_webhook};
 use crate::clock::Clock;
 use crate::config::{self, Envelope, Invocation, TargetEntry};
 use crate::http::{moment, percent_encode};
+use crate::telemetry::Histogram;
 
 /// Bytes of a reason that is kept.
 const REASON_BYTES: usize = 1024;
@@ -56,7 +57,7 @@ pub(super) struct Counts {
     pub(super) retries: AtomicU64,
     pub(super) dead: AtomicU64,
     pub(super) in_progress: AtomicUsize,
-    pub(super) micros: AtomicU64,
+    pub(super) took: Histogram,
 }
 
 /// What a function answered.
@@ -132,7 +133,7 @@ impl Target {
         let began = Instant::now();
         let result = self.ask(event).await;
         let micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
-        self.counts.micros.fetch_add(micros, Ordering::Relaxed);
+        self.counts.took.observe_us(micros);
         let count = match &result {
             Ok(_) => &self.counts.answered,
             Err(Failure::Function(_)) => &self.counts.failed,

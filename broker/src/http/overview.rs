@@ -58,7 +58,7 @@ pub(super) fn status(call: &Call<'_>) -> Result<Answer, Problem> {
         "connections": net.admission.connections(),
         "clients": hub.connected_count(),
         "sessions": hub.session_count(),
-        "subscriptions": metrics.subscriptions.value(),
+        "subscriptions": metrics.subscriptions_in_all(),
         "groups": metrics.groups.value(),
         "retained": {
             "messages": metrics.retained_messages.value(),

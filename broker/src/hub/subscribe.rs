@@ -150,7 +150,7 @@ impl Hub {
     /// what the session holds of it may come back.
     pub(super) fn unroute(&self, session: &Arc<Session>, held: &Subscription) {
         self.remove_route(session, held);
-        self.metrics.subscriptions.dec();
+        self.metrics.subscriptions(held.group.is_some()).dec();
     }
 
     fn remove_route(&self, session: &Arc<Session>, held: &Subscription) {
@@ -281,7 +281,7 @@ impl Hub {
         held: &Subscription,
         sub: SubRoute,
     ) {
-        self.metrics.subscriptions.inc();
+        self.metrics.subscriptions(held.group.is_some()).inc();
         if let Err(refusal) = self.route(session, held, sub) {
             tracing::error!(reason = %refusal.detail, "a stored subscription is not served");
         }
@@ -295,10 +295,10 @@ impl Hub {
         sub: SubRoute,
         batch: &mut Batch,
     ) -> Result<(), Refusal> {
-        self.metrics.subscriptions.inc();
+        self.metrics.subscriptions(held.group.is_some()).inc();
         if let Some(old) = old {
             if old.request.filter == held.request.filter {
-                self.metrics.subscriptions.dec();
+                self.metrics.subscriptions(old.group.is_some()).dec();
             } else {
                 self.unroute(session, old);
                 self.drop_group_of(old, batch);

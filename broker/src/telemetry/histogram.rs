@@ -43,6 +43,13 @@ impl Histogram {
         self.sum_us.add(us);
     }
 
+    /// Its samples in Prometheus' text format, where they stand apart from those of the broker.
+    pub fn text(&self, name: &str, label: (&str, &str)) -> String {
+        let mut text = Text::default();
+        self.render(&mut text, name, label);
+        text.into_string()
+    }
+
     /// Writes its samples in Prometheus' text format.
     pub(super) fn render(&self, text: &mut Text, name: &str, label: (&str, &str)) {
         let bucket_name = format!("{name}_bucket");

@@ -27,8 +27,10 @@ pub struct Metrics {
     pub sessions_expired: Counter,
     /// Publishes that were answered without being carried out again.
     pub idempotent_suppressed: Counter,
-    /// Subscriptions of all sessions.
-    pub subscriptions: Gauge,
+    /// Subscriptions that nobody shares.
+    subscriptions: Gauge,
+    /// Memberships in shared groups and of queues.
+    shared_subscriptions: Gauge,
     /// Retained messages.
     pub retained_messages: Gauge,
     /// Bytes of all retained messages.
@@ -241,6 +243,7 @@ impl Metrics {
             sessions_expired: Counter::default(),
             idempotent_suppressed: Counter::default(),
             subscriptions: Gauge::default(),
+            shared_subscriptions: Gauge::default(),
             retained_messages: Gauge::default(),
             retained_bytes: Gauge::default(),
             groups: Gauge::default(),
@@ -283,6 +286,20 @@ impl Metrics {
     /// The counters of all protocols.
     pub fn protocols(&self) -> &[Arc<ProtocolMetrics>] {
         &self.protocols
+    }
+
+    /// Subscriptions of all sessions: those in shared groups and queues, or the others.
+    pub const fn subscriptions(&self, shared: bool) -> &Gauge {
+        if shared {
+            &self.shared_subscriptions
+        } else {
+            &self.subscriptions
+        }
+    }
+
+    /// Subscriptions of all sessions.
+    pub fn subscriptions_in_all(&self) -> i64 {
+        self.subscriptions.value() + self.shared_subscriptions.value()
     }
 
     /// Messages that did not reach a receiver.
@@ -477,15 +494,34 @@ impl Metrics {
         }
     }
 
+    fn render_sessions(&self, text: &mut Text) {
+        let connected = self.sessions_connected.value();
+        // The two gauges are not set at one moment.
+        let away = (self.sessions.value() - connected).max(0);
+        text.family(
+            "sessions",
+            "gauge",
+            "Sessions, by whether they have a connection.",
+        );
+        for (state, value) in [("connected", connected), ("disconnected", away)] {
+            text.sample("sessions", &[("state", state)], value);
+        }
+        text.family(
+            "subscriptions",
+            "gauge",
+            "Subscriptions of all sessions, by their kind.",
+        );
+        for (kind, gauge) in [
+            ("plain", &self.subscriptions),
+            ("shared", &self.shared_subscriptions),
+        ] {
+            text.sample("subscriptions", &[("kind", kind)], gauge.value());
+        }
+    }
+
     fn render_state(&self, text: &mut Text) {
+        self.render_sessions(text);
         let gauges = [
-            ("sessions", "Sessions.", &self.sessions),
-            (
-                "sessions_connected",
-                "Sessions that have a connection.",
-                &self.sessions_connected,
-            ),
-            ("subscriptions", "Subscriptions.", &self.subscriptions),
             (
                 "retained_messages",
                 "Retained messages.",
@@ -680,7 +716,6 @@ impl<const N: usize> Family<N> {
 pub(super) struct Text(String);
 
 impl Text {
-    #[cfg(test)]
     pub(super) fn into_string(self) -> String {
         self.0
     }

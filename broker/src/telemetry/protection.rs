@@ -92,7 +92,7 @@ impl TlsMetrics {
         for (result, counter) in [("ok", &self.reloads), ("failed", &self.reloads_failed)] {
             text.sample(name, &[("result", result)], counter.value());
         }
-        let name = "tls_certificate_expiry_timestamp_seconds";
+        let name = "cert_expiry_timestamp_seconds";
         let help = "When the certificate in use ends, in seconds since 1970.";
         text.family(name, "gauge", help);
         let at = self.expires_at.load(Ordering::Relaxed);

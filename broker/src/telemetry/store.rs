@@ -7,7 +7,7 @@ use super::metrics::Text;
 /// Writes the store's metrics; without a store, only that there is none.
 pub(super) fn render(text: &mut Text, stats: Option<&JournalStats>) {
     text.family(
-        "store_info",
+        "storage_info",
         "gauge",
         "1; what a promise of durability stands on.",
     );
@@ -17,28 +17,32 @@ pub(super) fn render(text: &mut Text, stats: Option<&JournalStats>) {
         Some(Durability::Interval(_)) => "interval",
         Some(Durability::None) => "none",
     };
-    text.sample("store_info", &[("durability", durability)], 1);
+    text.sample("storage_info", &[("durability", durability)], 1);
     let Some(stats) = stats else { return };
     let gauges = [
-        ("store_bytes", "Bytes of the journal.", stats.journal_bytes),
         (
-            "store_live_bytes",
+            "storage_size_bytes",
+            "Bytes of the journal.",
+            stats.journal_bytes,
+        ),
+        (
+            "storage_live_bytes",
             "Bytes of the journal that are live, about.",
             stats.live_bytes,
         ),
-        ("store_segments", "Files of the journal.", stats.segments),
+        ("storage_segments", "Files of the journal.", stats.segments),
         (
-            "store_messages",
+            "storage_messages",
             "Entries in all stored queues.",
             stats.stored_messages,
         ),
         (
-            "store_waiting_bytes",
+            "storage_waiting_bytes",
             "Bytes that wait to be written.",
             stats.waiting_bytes,
         ),
         (
-            "store_full",
+            "storage_full",
             "Whether messages that must be stored are refused.",
             u64::from(stats.room.is_err()),
         ),
@@ -48,24 +52,24 @@ pub(super) fn render(text: &mut Text, stats: Option<&JournalStats>) {
         text.sample(name, &[], value);
     }
     let counters = [
-        ("store_units_total", "Units written.", stats.units),
+        ("storage_units_total", "Units written.", stats.units),
         (
-            "store_written_bytes_total",
+            "storage_written_bytes_total",
             "Bytes of units written.",
             stats.bytes,
         ),
         (
-            "store_copied_bytes_total",
+            "storage_copied_bytes_total",
             "Bytes of live records that were written again to free what lay around them.",
             stats.copied_bytes,
         ),
         (
-            "store_reclaimed_bytes_total",
+            "storage_reclaimed_bytes_total",
             "Bytes of the journal that were freed.",
             stats.reclaimed_bytes,
         ),
         (
-            "store_damaged_total",
+            "storage_damaged_total",
             "Records of the journal that could not be read.",
             stats.lost_records,
         ),
@@ -78,32 +82,36 @@ pub(super) fn render(text: &mut Text, stats: Option<&JournalStats>) {
 }
 
 fn render_syncs(text: &mut Text, stats: &JournalStats) {
-    let name = "store_sync_seconds";
+    let name = "storage_flush_seconds";
     text.family(name, "histogram", "Time that writing and syncing took.");
     let mut count = 0;
     for (bucket, bound) in stats.flush_buckets.iter().zip(FLUSH_BUCKETS_US) {
         count += bucket;
         let seconds = std::time::Duration::from_micros(bound).as_secs_f64();
         let bound = seconds.to_string();
-        text.sample("store_sync_seconds_bucket", &[("le", &bound)], count);
+        text.sample("storage_flush_seconds_bucket", &[("le", &bound)], count);
     }
     text.sample(
-        "store_sync_seconds_bucket",
+        "storage_flush_seconds_bucket",
         &[("le", "+Inf")],
         stats.flushes,
     );
     let sum = stats.flush_time.as_secs_f64();
-    text.sample("store_sync_seconds_sum", &[], sum);
-    text.sample("store_sync_seconds_count", &[], stats.flushes);
-    let name = "store_sync_bytes";
+    text.sample("storage_flush_seconds_sum", &[], sum);
+    text.sample("storage_flush_seconds_count", &[], stats.flushes);
+    let name = "storage_flush_bytes";
     text.family(name, "histogram", "Bytes that each sync made safe.");
     let mut count = 0;
     for (bucket, bound) in stats.flush_sizes.iter().zip(FLUSH_BUCKETS_BYTES) {
         count += bucket;
         let bound = bound.to_string();
-        text.sample("store_sync_bytes_bucket", &[("le", &bound)], count);
+        text.sample("storage_flush_bytes_bucket", &[("le", &bound)], count);
     }
-    text.sample("store_sync_bytes_bucket", &[("le", "+Inf")], stats.flushes);
-    text.sample("store_sync_bytes_sum", &[], stats.flush_bytes);
-    text.sample("store_sync_bytes_count", &[], stats.flushes);
+    text.sample(
+        "storage_flush_bytes_bucket",
+        &[("le", "+Inf")],
+        stats.flushes,
+    );
+    text.sample("storage_flush_bytes_sum", &[], stats.flush_bytes);
+    text.sample("storage_flush_bytes_count", &[], stats.flushes);
 }

@@ -104,7 +104,7 @@ impl System {
             ("clients/disconnected", away),
             ("clients/maximum", self.most_connected.max(connected)),
             ("connections/socket/count", connections(metrics)),
-            ("subscriptions/count", metrics.subscriptions.value()),
+            ("subscriptions/count", metrics.subscriptions_in_all()),
             ("shared_subscriptions/count", metrics.groups.value()),
             ("retained messages/count", metrics.retained_messages.value()),
         ] {

@@ -46,7 +46,7 @@ const broken = new Intl.NumberFormat('en', { maximumSignificantDigits: 2 });
 export function number(value) {
   if (!Number.isFinite(value)) return '–';
   if (Math.abs(value) >= 1e6) return short.format(value);
-  return value > 0 && value < 1 ? broken.format(value) : whole.format(value);
+  return value > 0 && value < 0.95 ? broken.format(value) : whole.format(value);
 }
 
 /** `1.2 MB`. */

@@ -28,14 +28,21 @@ function checks() {
   return found;
 }
 
+const PROMISES = {
+  fsync: ', and all that was acknowledged is there',
+  interval: ', synced now and then: the last moment before a power cut may be lost',
+  none: ', synced when the system likes: what came before a power cut may be lost',
+};
+
 function disk(add, families) {
-  if (!families.has('polycast_store_bytes')) return add('Store', 'note', 'nothing is kept on disk', 'store.persistence is none: sessions, queues and retained messages end with the broker.');
-  const size = bytes(sum(families, 'store_bytes'));
-  const isFull = sum(families, 'store_full') > 0;
-  const [durability] = families.get('polycast_store_info') ?? [];
-  add('Store', isFull ? 'alarm' : 'ok', isFull ? `full at ${size}` : `${size}, ${durability?.labels.durability ?? 'durable'}`, isFull ? 'Make room on the disk, or raise limits.store_size. Until then what must be stored is refused.' : '');
-  const damaged = sum(families, 'store_damaged_total');
-  if (damaged) add('Records', 'alarm', `${count(damaged, 'record')} could not be read`, 'Run polycast data check on a stopped broker, and look at the disk.');
+  if (!families.has('polycast_storage_size_bytes')) return add('Store', 'note', 'nothing is kept on disk', 'store.persistence is none: sessions, queues and retained messages end with the broker.');
+  const size = bytes(sum(families, 'storage_size_bytes'));
+  const isFull = sum(families, 'storage_full') > 0;
+  const [durability] = families.get('polycast_storage_info') ?? [];
+  const how = PROMISES[durability?.labels.durability] ?? '';
+  add('Store', isFull ? 'alarm' : 'ok', isFull ? `full at ${size}` : `${size} on the disk${how}`, isFull ? 'Make room on the disk, or raise limits.store_size. Until then what must be stored is refused.' : '');
+  const damaged = sum(families, 'storage_damaged_total');
+  if (damaged) add('Records', 'alarm', `${count(damaged, 'record')} could not be read`, 'Run polycast data verify on a stopped broker, and look at the disk.');
 }
 
 const DROPS = {
@@ -69,7 +76,7 @@ function doors(add, families) {
 }
 
 function certificate(add, families) {
-  const ends = sum(families, 'tls_certificate_expiry_timestamp_seconds');
+  const ends = sum(families, 'cert_expiry_timestamp_seconds');
   if (!ends) return;
   const left = ends - Date.now() / 1000;
   add('Certificate', left < 2 * DAY ? 'alarm' : left < 14 * DAY ? 'warn' : 'ok', left > 0 ? `ends in ${span(left)}` : 'has ended', left < 14 * DAY ? 'Put a new one in its place; it is read again by itself.' : '');
@@ -119,7 +126,7 @@ export function health(main) {
 function inside(families) {
   const total = (name, labels) => number(sum(families, name, labels));
   const size = (name) => bytes(sum(families, name));
-  const flushes = sum(families, 'store_sync_seconds_count');
+  const flushes = sum(families, 'storage_flush_seconds_count');
   const memory = (families.get('process_resident_memory_bytes') ?? [])[0];
   const began = (families.get('process_start_time_seconds') ?? [])[0];
   const closed = Object.entries(by(families, 'connections_closed_total', 'reason')).sort(([, a], [, b]) => b - a).slice(0, 4);
@@ -131,9 +138,9 @@ function inside(families) {
     ['Half open', total('half_open_connections')],
     ['Topics whose receivers are remembered', total('route_cache_topics')],
     ['Idempotency keys', total('idempotency_keys')],
-    families.has('polycast_store_bytes') && ['Stored messages', total('store_messages')],
-    families.has('polycast_store_bytes') && ['Waiting for the disk', size('store_waiting_bytes')],
-    flushes > 0 && ['A flush takes', `${((sum(families, 'store_sync_seconds_sum') / flushes) * 1000).toFixed(1)} ms on average`],
+    families.has('polycast_storage_size_bytes') && ['Stored messages', total('storage_messages')],
+    families.has('polycast_storage_size_bytes') && ['Waiting for the disk', size('storage_waiting_bytes')],
+    flushes > 0 && ['A flush takes', `${((sum(families, 'storage_flush_seconds_sum') / flushes) * 1000).toFixed(1)} ms on average`],
     ['HTTP requests in progress', total('http_requests_in_progress')],
     ['Event streams', total('http_streams')],
   ].filter(Boolean);

@@ -10,10 +10,10 @@ let range = '120';
 const total = (values = {}) => Object.values(values).reduce((sum, value) => sum + value, 0);
 
 /** A figure with its name, and below it what it was. */
-function figure(name, words, href) {
+function figure(words, href) {
   const value = h('b', '–');
   const more = h('small');
-  const spark = new Spark(name);
+  const spark = new Spark();
   const element = h(href ? 'a.figure' : 'div.figure', { href }, h('span', words), value, spark.element, more);
   return { element, value, more, spark };
 }
@@ -30,11 +30,11 @@ export function overview(main) {
   const mirror = new Mirror(PROTOCOLS);
   const now = { in: h('b', '–'), out: h('b', '–') };
   const figures = {
-    connections: figure('', 'Connections', '#/clients'),
-    sessions: figure('', 'Sessions', '#/clients'),
-    subscriptions: figure('', 'Subscriptions', '#/topics'),
-    retained: figure('', 'Retained', '#/topics'),
-    dropped: figure('bad', 'Not delivered', '#/health'),
+    connections: figure('Connections', '#/clients'),
+    sessions: figure('Sessions', '#/clients'),
+    subscriptions: figure('Subscriptions', '#/topics'),
+    retained: figure('Retained', '#/topics'),
+    dropped: figure('Not delivered', '#/health'),
   };
   const table = PROTOCOLS.map(protocolRow);
   const past = { sessions: [], subscriptions: [], retained: [] };
@@ -56,13 +56,15 @@ export function overview(main) {
       if (past[key].length > 120) past[key].shift();
       figures[key].spark.draw(past[key]);
     }
-    say(figures.sessions.more, `${number(Math.max(0, level('sessions') - level('connections')))} away`);
-    say(figures.subscriptions.more, `${number(level('groups'))} shared groups and queues`);
+    say(figures.sessions.more, `${number(sum(live.families, 'sessions', { state: 'disconnected' }))} away`);
+    say(figures.subscriptions.more, `${number(level('groups'))} groups and queues`);
     say(figures.retained.more, bytes(level('retained_bytes')));
     const { no_subscribers: unheard = 0, ...dropped } = last?.dropped ?? {};
     say(figures.dropped.value, `${number(total(dropped))}/s`);
     say(figures.dropped.more, `${number(unheard)}/s had no subscriber`);
-    figures.dropped.spark.draw(live.history.map(({ dropped: { no_subscribers: _, ...rest } }) => total(rest)));
+    const missed = live.history.map(({ dropped: { no_subscribers: _, ...rest } }) => total(rest));
+    figures.dropped.spark.element.classList.toggle('bad', missed.some((value) => value > 0));
+    figures.dropped.spark.draw(missed);
     for (const { name, row, cells, spark } of table) {
       const isSeen = sum(live.families, 'connections_opened_total', { protocol: name }) + sum(live.families, 'messages_received_total', { protocol: name }) > 0;
       row.classList.toggle('idle', !isSeen);

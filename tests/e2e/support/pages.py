@@ -7,7 +7,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 
-from . import process
+from . import leash, process
 from .waiting import until
 
 
@@ -79,6 +79,7 @@ def watch(section: list[Block], broker: process.Broker, folder: pathlib.Path) ->
             command(of_kind["watch"], adapted(of_kind["watch"].text, broker)),
             cwd=folder, env=environment(), stdout=out, stderr=subprocess.STDOUT, start_new_session=True,
         )
+    leash.hold(watcher)
 
     def publish_and_look() -> bool:
         # Again until the watcher has subscribed, of which its output tells nothing.

@@ -11,7 +11,7 @@ import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
 
-from . import disk
+from . import disk, leash
 from .waiting import until
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
@@ -128,6 +128,7 @@ def start(folder: pathlib.Path, *arguments: str, data: pathlib.Path | None = Non
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
         )
+    leash.hold(process)
     disk.note(process, data)
     broker = Broker(process, log)
     wanted = [name for name in ("mqtt", "stomp", "http") if _is_on(arguments, name)]
@@ -169,7 +170,7 @@ def start_mosquitto(folder: pathlib.Path) -> Broker:
     )
     log = folder / "broker.log"
     with log.open("wb") as out:
-        process = subprocess.Popen([program, "-c", str(config)], stdout=out, stderr=subprocess.STDOUT)
+        process = leash.hold(subprocess.Popen([program, "-c", str(config)], stdout=out, stderr=subprocess.STDOUT))
     broker = Broker(process, log, mqtt=mqtt, is_polycast=False, mqtt_over_ws=ws)
     until(lambda: _accepts(mqtt) and _accepts(ws), "mosquitto listens")
     return broker

@@ -49,10 +49,7 @@ async fn answers_keep_their_order() {
         client.send(&dialect.publish(asking("nobody", ""))).await;
         client.send(&dialect.subscribe("c")).await;
         until_pending(&store, 1).await;
-        until("the subscription is made", || {
-            world.count("subscriptions") > 0
-        })
-        .await;
+        until("the subscription is made", || world.subscriptions() > 0).await;
         assert!(client.has_nothing(), "{speaker}: an answer came too early");
         store.commit();
         client.expect(Event::Published).await;

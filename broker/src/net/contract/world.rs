@@ -134,6 +134,11 @@ impl World {
         found.map_or(0, |value| value.trim().parse().expect("a number"))
     }
 
+    /// Subscriptions of all sessions.
+    pub(super) fn subscriptions(&self) -> i64 {
+        self.net.hub.metrics.subscriptions_in_all()
+    }
+
     /// How many connections of a protocol ended for a reason.
     pub(super) fn closed(&self, speaker: Speaker, reason: &str) -> u64 {
         let protocol = speaker.dialect.protocol();
@@ -163,7 +168,7 @@ impl World {
         assert_eq!(self.net.admission.connections(), 0, "connections");
         assert_eq!(self.net.hub.session_count(), 0, "sessions");
         assert!(self.net.timers.is_empty(), "timers");
-        assert_eq!(self.count("subscriptions"), 0, "subscriptions");
+        assert_eq!(self.subscriptions(), 0, "subscriptions");
         for protocol in protocols::registry::PROTOCOLS {
             let metrics = self.net.hub.metrics.protocol(protocol.name());
             // Each connection holds them; one is here and one in the list.
