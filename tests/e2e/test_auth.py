@@ -193,6 +193,41 @@ def test_the_public_key_is_no_secret(start_broker, tmp_path):
             assert attempt(broker, tokens.hs256(given, secret)) == bad
 
 
+def test_es512_from_a_file_and_from_a_key_set(start_broker, tmp_path):
+    """P-521, in every protocol, beside a key of another curve; what is not its signature lets nobody in."""
+    own, other, small = tokens.Ec("own"), tokens.Ec("own"), tokens.Ec("small", "ES256")
+    for key in (own, small):
+        (tmp_path / f"{key.kid}.pem").write_bytes(key.public)
+    (tmp_path / "only.pem").write_bytes(own.public)
+    sets = [{"keys": [own.jwk(), small.jwk()]}, {"keys": [own.jwk(alg=None), small.jwk(alg=None)]}]
+    services = [tokens.Service(lambda _, keys=keys: (200, {}, keys)) for keys in sets]
+    common = {"auth__methods": "token", "auth__token_audiences": "polycast", "access__unmatched": "allow"}
+    files = f"{tmp_path / 'own.pem'},{tmp_path / 'small.pem'}"
+    brokers = [start_broker(**common, auth__token_key_files=files)]
+    brokers += [start_broker(**common, auth__token_jwks_url=service.url) for service in services]
+    fresh = tokens.claims(aud="polycast")
+    good = own.sign(fresh)
+    message, signature = good.rsplit(".", 1)
+    bad_tokens = [
+        other.sign(fresh),
+        small.sign(fresh, alg="ES512"), small.sign(fresh, alg="ES512", kid="own"),
+        own.sign(fresh, alg="ES256"), own.sign(fresh, alg="ES384"), own.sign(fresh, alg="ES256", kid="small"),
+        tokens.hs256(fresh, own.public), f"{message}.{tokens.b64(bytes(132))}", f"{message}.{signature[:-4]}",
+        own.sign(tokens.claims(secs=-61, aud="polycast")), own.sign(fresh | {"aud": "other"}),
+    ]
+    for broker in brokers:
+        for attempt, bad, _ in WAYS.values():
+            assert attempt(broker, good) is None and attempt(broker, small.sign(fresh)) is None
+            assert attempt(broker, other.sign(fresh)) == bad
+        attempt, bad, _ = WAYS["mqtt 5"]
+        for number, token in enumerate(bad_tokens):
+            assert attempt(broker, token) == bad, number
+    without = start_broker(**common, auth__token_key_files=tmp_path / "only.pem", auth__token_algorithms="ES256,ES384")
+    assert WAYS["mqtt 5"][0](without, good) == WAYS["mqtt 5"][1], "it is not listed"
+    for service in services:
+        service.close()
+
+
 def test_without_a_login_nobody_gets_in(broker):
     before = broker.metric("polycast_authentications_refused_total", reason="missing")
     for way in (by_mqtt(5), by_mqtt(4)):

@@ -157,7 +157,7 @@ WHOLE = {
 def files(tmp_path) -> pathlib.Path:
     """The files that configurations name."""
     polycast = process.polycast()
-    for name in ("ops", "functions", "api-key"):
+    for name in ("ops", "functions", "api-key", "prometheus-key"):
         (tmp_path / name).write_text("correct-horse-battery\n")
     subprocess.run([polycast, "cert", "server", "localhost", "--dir", str(tmp_path)], check=True, capture_output=True, timeout=30)
     for made, name in (("server.pem", "cert.pem"), ("server-key.pem", "key.pem")):

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use bytestring::ByteString;
-use jsonwebtoken::DecodingKey;
 use protocols::connection::Refusal;
 use protocols::model::Timestamp;
 
@@ -21,6 +20,7 @@ use super::jwks::Jwks;
 use super::passwords::{Passwords, Verdict};
 use super::reach::Reach;
 use super::revocation::{Revocations, Subject};
+use super::signature::Material;
 use super::token::{self, Key, Terms};
 use super::{Identity, Method};
 use crate::clock::Clock;
@@ -431,7 +431,7 @@ fn local_keys(auth: &Auth) -> anyhow::Result<Vec<Key>> {
     keys.extend(secrets.iter().map(|secret| Key {
         id: None,
         algorithm: None,
-        material: DecodingKey::from_secret(secret.as_bytes()),
+        material: Material::from_secret(secret.as_bytes()),
     }));
     for path in &auth.token_key_files.0 {
         let pem = read_text(path, "auth.token_key_files")?;
@@ -449,15 +449,12 @@ fn local_keys(auth: &Auth) -> anyhow::Result<Vec<Key>> {
 }
 
 /// A public key of any kind that signatures are made with.
-fn public_key(pem: &[u8]) -> anyhow::Result<DecodingKey> {
+fn public_key(pem: &[u8]) -> anyhow::Result<Material> {
     anyhow::ensure!(
         !pem.windows(11).any(|part| part == b"PRIVATE KEY"),
         "this is a private key; the broker needs the public one"
     );
-    DecodingKey::from_rsa_pem(pem)
-        .or_else(|_| DecodingKey::from_ec_pem(pem))
-        .or_else(|_| DecodingKey::from_ed_pem(pem))
-        .map_err(|_| anyhow::anyhow!("not a public key (PEM) of RSA, ECDSA or Ed25519"))
+    Material::from_pem(pem).context("not a public key (PEM) of RSA, ECDSA or Ed25519")
 }
 
 /// A small file of text, without the line ends at its end.

@@ -11,8 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use jsonwebtoken::jwk::{AlgorithmParameters, Jwk, KeyAlgorithm, PublicKeyUse};
-use jsonwebtoken::{Algorithm, DecodingKey};
+use jsonwebtoken::jwk::{AlgorithmParameters, Jwk, PublicKeyUse};
 use parking_lot::Mutex;
 use protocols::model::Timestamp;
 use serde_json::Value;
@@ -21,6 +20,7 @@ use url::Url;
 
 use super::credentials::Rejection;
 use super::fetch::{Fetcher, Question};
+use super::signature::Material;
 use super::token::Key;
 use crate::clock::Clock;
 use crate::config::Auth;
@@ -203,20 +203,16 @@ fn key(value: &Value) -> Option<Key> {
     {
         return None;
     }
-    let algorithm = match jwk.common.key_algorithm {
-        None => None,
-        Some(algorithm) => Some(signature(algorithm)?),
+    // One that is not for signatures makes the key one that is not.
+    let algorithm = match value.get("alg") {
+        None | Some(Value::Null) => None,
+        Some(name) => Some(name.as_str()?.parse().ok()?),
     };
     Some(Key {
         id: jwk.common.key_id.clone(),
         algorithm,
-        material: DecodingKey::from_jwk(&jwk).ok()?,
+        material: Material::from_jwk(&jwk)?,
     })
-}
-
-/// The algorithm of a key that is for signatures.
-fn signature(algorithm: KeyAlgorithm) -> Option<Algorithm> {
-    algorithm.to_string().parse().ok()
 }
 
 #[cfg(test)]
@@ -238,7 +234,7 @@ mod tests {
         let keys = read(set.to_string().as_bytes()).unwrap();
         let names: Vec<_> = keys.iter().map(|key| key.id.as_deref()).collect();
         assert_eq!(names, [Some("ed")]);
-        assert_eq!(keys[0].algorithm, Some(Algorithm::EdDSA));
+        assert_eq!(keys[0].algorithm, "EdDSA".parse().ok());
         for wrong in ["", "[]", "{}", r#"{"keys":[]}"#, r#"{"keys":7}"#] {
             assert!(read(wrong.as_bytes()).is_err(), "{wrong}");
         }

@@ -2,8 +2,8 @@
 //!
 //! - [`Identity`]: who a client is, as found out at its login, whatever proved it.
 //! - [`access`]: what it may do.
-//! - [`Authenticator`]: the methods in their order: `certificate`, [`token`] with [`jwks`],
-//!   [`passwords`], [`callback`].
+//! - [`Authenticator`]: the methods in their order: `certificate`, [`token`] with [`signature`]
+//!   and [`jwks`], [`passwords`], [`callback`].
 //! - [`Credentials`]: what a client brings; [`Door`]: what is known before it says a word.
 //! - [`Revocation`]: the end of credentials before their time.
 //!
@@ -22,6 +22,7 @@ pub(crate) mod passwords;
 pub(crate) mod reach;
 mod request;
 mod revocation;
+mod signature;
 pub mod stored;
 mod token;
 
@@ -32,6 +33,7 @@ pub use credentials::{Credentials, Door, Rejection};
 pub use identity::{Identity, Method};
 pub use request::token_of_request;
 pub use revocation::{Remembered, Revocation, Revocations, Revoked, Subject};
+pub use signature::Algorithm;
 
 /// Bytes that nobody can guess.
 fn random<const N: usize>() -> [u8; N] {

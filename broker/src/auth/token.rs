@@ -8,12 +8,12 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytestring::ByteString;
-use jsonwebtoken::{Algorithm, DecodingKey};
 use protocols::model::Timestamp;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::credentials::Rejection;
+use super::signature::{Algorithm, Material};
 use super::{Identity, Method};
 use crate::config::Auth;
 
@@ -57,14 +57,12 @@ pub(super) struct Key {
     /// The one algorithm that it is meant for, if that is known.
     pub(super) algorithm: Option<Algorithm>,
     /// The key.
-    pub(super) material: DecodingKey,
+    pub(super) material: Material,
 }
 
 impl Key {
-    /// Whether the algorithm is one of this kind of key. A public key is never a shared secret.
     fn fits(&self, algorithm: Algorithm) -> bool {
-        self.material.family() == algorithm.family()
-            && self.algorithm.is_none_or(|only| only == algorithm)
+        self.material.fits(algorithm) && self.algorithm.is_none_or(|only| only == algorithm)
     }
 
     fn has_name(&self, name: Option<&str>) -> bool {
@@ -120,8 +118,8 @@ pub(super) fn verify(
         return Err(Rejection::UnknownKey);
     }
     let signed = |key: &Key| {
-        jsonwebtoken::crypto::verify(signature, message.as_bytes(), &key.material, algorithm)
-            .is_ok_and(|good| good)
+        let material = &key.material;
+        material.has_signed(message.as_bytes(), signature, algorithm)
     };
     if !fitting.take(KEYS_TRIED).any(signed) {
         return Err(Rejection::Signature);

@@ -2,10 +2,8 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::str::FromStr as _;
 use std::time::Duration;
 
-use jsonwebtoken::Algorithm;
 use url::Url;
 
 use super::Config;
@@ -14,6 +12,7 @@ use super::section::section;
 use super::setting::Bounds::{Count, Size, Time, Type};
 use super::setting::{Bounds, KIB, Raw, Setting, quote, texts};
 use super::values::{Anonymous, Listen};
+use crate::auth::Algorithm;
 
 const SECOND: u64 = 1000;
 const DAY: u64 = 24 * 3600 * SECOND;
@@ -168,12 +167,15 @@ pub struct Algorithms(pub Vec<Algorithm>);
 
 impl Default for Algorithms {
     fn default() -> Self {
-        use Algorithm::{
+        use jsonwebtoken::Algorithm::{
             ES256, ES384, EdDSA, HS256, HS384, HS512, PS256, PS384, PS512, RS256, RS384, RS512,
         };
-        Self(vec![
-            HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA,
-        ])
+        let known = [
+            HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384,
+        ];
+        let mut all: Vec<_> = known.into_iter().map(Algorithm::Known).collect();
+        all.extend([Algorithm::Es512, Algorithm::Known(EdDSA)]);
+        Self(all)
     }
 }
 
@@ -181,7 +183,7 @@ impl Setting for Algorithms {
     fn read(&mut self, raw: &Raw, _bounds: Bounds) -> Result<(), String> {
         let known = Self::default().0;
         let read = |name: String| {
-            let algorithm = Algorithm::from_str(&name).ok();
+            let algorithm = name.parse().ok();
             algorithm
                 .filter(|algorithm| known.contains(algorithm))
                 .ok_or_else(|| format!("there is no algorithm `{name}`"))
@@ -198,7 +200,7 @@ impl Setting for Algorithms {
     }
 
     fn literal(&self, _bounds: Bounds) -> String {
-        let names: Vec<_> = self.0.iter().map(|known| format!("{known:?}")).collect();
+        let names: Vec<_> = self.0.iter().map(ToString::to_string).collect();
         list(names.iter().map(String::as_str))
     }
 

@@ -9,7 +9,8 @@ import json
 import threading
 import time
 
-from cryptography.hazmat.primitives.asymmetric import ed25519, padding, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives import hashes, serialization
 
 SECRET = "e2e-secret-0123456789abcdef-0123456789"
@@ -68,6 +69,33 @@ class Ed:
     def sign(self, given: dict, **header) -> str:
         message = unsigned({"alg": "EdDSA", "kid": self.kid} | header, given)
         return f"{message}.{b64(self.key.sign(message.encode()))}"
+
+
+class Ec:
+    """A key of ECDSA, with a name: ES256, ES384 or ES512 with its curve."""
+
+    KINDS = {"ES256": (ec.SECP256R1, hashes.SHA256), "ES384": (ec.SECP384R1, hashes.SHA384),
+             "ES512": (ec.SECP521R1, hashes.SHA512)}
+
+    def __init__(self, kid: str, algorithm: str = "ES512"):
+        self.kid, self.algorithm = kid, algorithm
+        curve, self.hash = self.KINDS[algorithm]
+        self.key = ec.generate_private_key(curve())
+        self.length = (curve.key_size + 7) // 8
+        self.public = self.key.public_key().public_bytes(
+            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+
+    def jwk(self, **more) -> dict:
+        point = self.key.public_key().public_numbers()
+        x, y = (b64(number.to_bytes(self.length)) for number in (point.x, point.y))
+        curve = f"P-{self.key.curve.key_size}"
+        return {"kty": "EC", "crv": curve, "alg": self.algorithm, "kid": self.kid, "x": x, "y": y} | more
+
+    def sign(self, given: dict, **header) -> str:
+        message = unsigned({"alg": self.algorithm, "kid": self.kid} | header, given)
+        halves = decode_dss_signature(self.key.sign(message.encode(), ec.ECDSA(self.hash())))
+        return f"{message}.{b64(b''.join(half.to_bytes(self.length) for half in halves))}"
 
 
 class Service:
