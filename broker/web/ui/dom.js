@@ -26,8 +26,15 @@ function fill(element, classes, [first, ...rest]) {
   return element;
 }
 
-/** Puts new content into an element; who had the focus keeps it, by `data-key`. */
+const last = new WeakMap();
+
+/**
+ * Puts new content into an element; who had the focus keeps it, by `data-key`. What is being pressed
+ * is not taken away under the finger, or the click would be lost: it is replaced right after.
+ */
 export function show(element, ...content) {
+  last.set(element, content);
+  if (element.matches(':active')) return void setTimeout(() => last.get(element) === content && show(element, ...content), 50);
   const key = element.contains(document.activeElement) && document.activeElement.dataset.key;
   element.replaceChildren(...content.flat(2).filter((child) => child != null && child !== false));
   if (key) element.querySelector(`[data-key="${CSS.escape(key)}"]`)?.focus({ preventScroll: true });
