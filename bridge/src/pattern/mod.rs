@@ -6,7 +6,12 @@
 //! within each other, in patterns and in events.
 //!
 //! [`parse`](Pattern::parse) checks everything that EventBridge would refuse; matching cannot fail.
+//! Behaviour is that of AWS's open rule engine, which the service runs. Left out on purpose: there a
+//! number is within `0.0.0.0/0`, and a list within `anything-but` may be empty (and fails later).
 
+mod compile;
+mod document;
+mod json;
 mod leaf;
 
 use std::fmt;
@@ -15,30 +20,16 @@ use serde_json::{Map, Value};
 
 use crate::config::Section;
 use crate::event::Event;
-use leaf::Matcher;
+use compile::Rule;
+use document::Document;
+use json::Json;
 
 /// Longest pattern in characters.
 const MAX_CHARS: usize = 4096;
 
-/// Most combinations that `$or` may make.
-const MAX_COMBINATIONS: usize = 1000;
-
-/// A parsed pattern.
+/// A parsed pattern: what `$or` means is written out, so one of these must match.
 #[derive(Clone, Debug)]
-pub struct Pattern(Object);
-
-#[derive(Clone, Debug, Default)]
-struct Object {
-    fields: Vec<(String, Node)>,
-    /// Of each list, one must match.
-    or: Vec<Vec<Object>>,
-}
-
-#[derive(Clone, Debug)]
-enum Node {
-    Object(Object),
-    Leaf(Vec<Matcher>),
-}
+pub struct Pattern(Vec<Rule>);
 
 /// Why a text is not a pattern.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -59,15 +50,8 @@ impl Pattern {
                 "longer than {MAX_CHARS} characters"
             )));
         }
-        let value: Value = serde_json::from_str(text).map_err(PatternError::new)?;
-        let Value::Object(fields) = value else {
-            return Err(PatternError::new("it must be an object"));
-        };
-        let object = Object::parse(&fields)?;
-        if object.combinations() > MAX_COMBINATIONS {
-            return Err(PatternError::new("$or makes more than 1000 combinations"));
-        }
-        Ok(Self(object))
+        let value: Json = serde_json::from_str(text).map_err(PatternError::new)?;
+        compile::compile(&value).map(Self)
     }
 
     /// Reads one from a table.
@@ -82,7 +66,8 @@ impl Pattern {
     /// Whether an event's JSON matches.
     #[must_use]
     pub fn matches(&self, event: &Value) -> bool {
-        self.0.matches(&undotted(event))
+        let document = Document::new(event);
+        self.0.iter().any(|rule| rule.matches(&document))
     }
 
     /// Whether an event of any source matches.
@@ -101,11 +86,11 @@ impl Pattern {
             } else {
                 name
             };
-            put(&mut document, name.to_owned(), Value::String(value.clone()));
+            put(&mut document, name, value);
         }
         let mut meta = Map::new();
         for (name, value) in &event.meta {
-            put(&mut meta, name.clone(), Value::String(value.clone()));
+            put(&mut meta, name, value);
         }
         document.insert("meta".to_owned(), Value::Object(meta));
         document.insert("detail".to_owned(), body.clone());
@@ -114,148 +99,15 @@ impl Pattern {
     }
 }
 
-impl Object {
-    fn parse(fields: &Map<String, Value>) -> Result<Self, PatternError> {
-        if fields.is_empty() {
-            return Err(PatternError::new("an empty object"));
+/// Adds a text; several of one name are an array.
+fn put(object: &mut Map<String, Value>, name: &str, text: &str) {
+    let text = Value::String(text.to_owned());
+    match object.get_mut(name) {
+        None => {
+            object.insert(name.to_owned(), text);
         }
-        let mut object = Self::default();
-        for (name, value) in fields {
-            if let Some(alternatives) = alternatives(name, value) {
-                let parsed = alternatives.into_iter().map(Self::parse);
-                object.or.push(parsed.collect::<Result<_, _>>()?);
-                continue;
-            }
-            let node = match value {
-                Value::Object(fields) => Node::Object(Self::parse(fields)?),
-                Value::Array(items) => Node::Leaf(parse_leaf(name, items)?),
-                _ => {
-                    return Err(PatternError::new(format!(
-                        "\"{name}\" must be an object or an array"
-                    )));
-                }
-            };
-            object.add(name, node)?;
-        }
-        Ok(object)
-    }
-
-    /// Adds a field; a dotted name becomes objects within each other.
-    fn add(&mut self, name: &str, node: Node) -> Result<(), PatternError> {
-        let Some((head, rest)) = name.split_once('.') else {
-            return self.merge(name, node);
-        };
-        let mut inner = Self::default();
-        inner.add(rest, node)?;
-        self.merge(head, Node::Object(inner))
-    }
-
-    fn merge(&mut self, name: &str, node: Node) -> Result<(), PatternError> {
-        let same = self.fields.iter_mut().find(|(field, _)| field == name);
-        match (same, node) {
-            (None, node) => self.fields.push((name.to_owned(), node)),
-            (Some((_, Node::Object(object))), Node::Object(more)) => {
-                for (name, node) in more.fields {
-                    object.merge(&name, node)?;
-                }
-                object.or.extend(more.or);
-            }
-            _ => return Err(PatternError::new(format!("\"{name}\" is there twice"))),
-        }
-        Ok(())
-    }
-
-    fn combinations(&self) -> usize {
-        let inner = self.fields.iter().map(|(_, node)| match node {
-            Node::Object(object) => object.combinations(),
-            Node::Leaf(_) => 1,
-        });
-        let or = self.or.iter().map(|alternatives| {
-            let counts = alternatives.iter().map(Self::combinations);
-            counts.fold(0_usize, usize::saturating_add)
-        });
-        inner.chain(or).fold(1, usize::saturating_mul)
-    }
-
-    fn matches(&self, value: &Value) -> bool {
-        match value {
-            Value::Array(items) => items.iter().any(|item| self.matches(item)),
-            Value::Object(fields) => self.matches_fields(fields),
-            _ => self.matches_absent(),
-        }
-    }
-
-    fn matches_fields(&self, event: &Map<String, Value>) -> bool {
-        let fields = self
-            .fields
-            .iter()
-            .all(|(name, node)| match (node, event.get(name)) {
-                (Node::Leaf(matchers), value) => leaf::matches(matchers, value),
-                (Node::Object(object), Some(value)) => object.matches(value),
-                (Node::Object(object), None) => object.matches_absent(),
-            });
-        let or =
-            |alternatives: &Vec<Self>| alternatives.iter().any(|one| one.matches_fields(event));
-        fields && self.or.iter().all(or)
-    }
-
-    /// Whether it matches where there is nothing: only if all it asks is that there is nothing.
-    fn matches_absent(&self) -> bool {
-        self.matches_fields(&Map::new())
-    }
-}
-
-/// The alternatives of a `$or` that is one: at least two objects, no operator among their names.
-fn alternatives<'a>(name: &str, value: &'a Value) -> Option<Vec<&'a Map<String, Value>>> {
-    let items = value
-        .as_array()
-        .filter(|items| name == "$or" && items.len() >= 2)?;
-    let objects: Option<Vec<_>> = items.iter().map(Value::as_object).collect();
-    let operator = |object: &&Map<String, Value>| object.keys().any(|key| leaf::is_operator(key));
-    objects.filter(|objects| !objects.iter().any(operator))
-}
-
-fn parse_leaf(name: &str, items: &[Value]) -> Result<Vec<Matcher>, PatternError> {
-    if items.is_empty() {
-        return Err(PatternError::new(format!("\"{name}\" is an empty array")));
-    }
-    items.iter().map(Matcher::parse).collect()
-}
-
-/// An event with dotted names as objects within each other. What both ways name is there twice.
-fn undotted(value: &Value) -> Value {
-    match value {
-        Value::Object(fields) => {
-            let mut out = Map::new();
-            for (name, value) in fields {
-                let mut steps = name.rsplit('.');
-                let last = steps.next().unwrap_or_default();
-                let inner = steps.fold((last, undotted(value)), |(name, value), step| {
-                    let object = Map::from_iter([(name.to_owned(), value)]);
-                    (step, Value::Object(object))
-                });
-                put(&mut out, inner.0.to_owned(), inner.1);
-            }
-            Value::Object(out)
-        }
-        Value::Array(items) => Value::Array(items.iter().map(undotted).collect()),
-        other => other.clone(),
-    }
-}
-
-/// Adds a value beside one of the same name.
-fn put(object: &mut Map<String, Value>, name: String, value: Value) {
-    match (object.get_mut(&name), value) {
-        (None, value) => {
-            object.insert(name, value);
-        }
-        (Some(Value::Object(there)), Value::Object(more)) => {
-            for (name, value) in more {
-                put(there, name, value);
-            }
-        }
-        (Some(Value::Array(there)), value) => there.push(value),
-        (Some(there), value) => *there = Value::Array(vec![there.take(), value]),
+        Some(Value::Array(there)) => there.push(text),
+        Some(there) => *there = Value::Array(vec![there.take(), text]),
     }
 }
 
@@ -264,3 +116,8 @@ mod tests;
 
 #[cfg(test)]
 mod documented;
+
+// Its tables are read by their columns.
+#[cfg(test)]
+#[rustfmt::skip]
+mod engine_cases;
