@@ -48,7 +48,7 @@ fuzz_target!(|input: &[u8]| {
                 }
                 Command::Publish(publish) => {
                     let delivery = Delivery {
-                        message: &Arc::new(publish.message),
+                        message: &publish.message,
                         qos: QoS::AtLeastOnce,
                         retain: false,
                         position: Some(1),
