@@ -392,6 +392,7 @@ fn journal_config(config: &Config) -> JournalConfig {
         segment_bytes: bytes(config.store.segment_size),
         max_bytes: bytes(config.limits.store_size),
         min_free_bytes: bytes(config.limits.store_free_min),
+        max_keys: config.limits.idempotency_keys,
         ..JournalConfig::new(&config.data_dir)
     }
 }

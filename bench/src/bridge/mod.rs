@@ -51,6 +51,9 @@ pub struct Bridge {
     /// After how many milliseconds the queue answers a call. May be repeated.
     #[arg(long, value_delimiter = ',', default_value = "0,5")]
     pub round_trip: Vec<u64>,
+    /// One source alone; without it: both.
+    #[arg(long)]
+    pub only: Option<Source>,
     /// How often each measurement is made; the medians are shown.
     #[arg(long, default_value_t = 3)]
     pub rounds: usize,
@@ -63,6 +66,15 @@ pub struct Bridge {
     /// Folder below which the broker and NATS keep their data. It decides which disk is measured.
     #[arg(long)]
     pub data_below: Option<PathBuf>,
+}
+
+/// Where events come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Source {
+    /// A queue.
+    Sqs,
+    /// A stream.
+    Jetstream,
 }
 
 /// How fast something carried events.
@@ -78,7 +90,9 @@ struct Speed {
 pub fn run(args: &Bridge) -> Result<bool> {
     let program = bridge_program(args)?;
     let mut exact = true;
-    for ms in &args.round_trip {
+    let is_wanted = |source| args.only.is_none_or(|only| only == source);
+    let round_trips = is_wanted(Source::Sqs).then_some(&args.round_trip);
+    for ms in round_trips.into_iter().flatten() {
         let round_trip = Duration::from_millis(*ms);
         let mut plain = Vec::new();
         let mut bridged = Vec::new();
@@ -88,6 +102,9 @@ pub fn run(args: &Bridge) -> Result<bool> {
         }
         let what = format!("SQS that answers in {ms} ms");
         show(&what, "plain copier", median(plain), median(bridged));
+    }
+    if !is_wanted(Source::Jetstream) {
+        return Ok(exact);
     }
     if which("nats-server").is_none() {
         println!("JetStream: nats-server is not on this machine");

@@ -451,9 +451,11 @@ impl Committer {
             _ => &self.copies,
         };
         let window = &writing.window;
+        let now = self.shared.now();
         let mut bytes = 0;
         for entries in window.entries[placed.entries.clone()].chunks(APPLIED_AT_ONCE) {
             let mut memory = self.shared.memory.lock();
+            memory.expire_keys(now);
             for entry in entries {
                 let place = Place {
                     segment: self.active.number,

@@ -21,8 +21,9 @@ use super::Shared;
 use super::disk::read_all;
 use super::segment::{Found, Kind, Scan, SegmentKey};
 
-/// How often what expired is taken out.
+/// How often what expired is taken out, and after how many segments at the latest.
 const PURGE_EVERY: Duration = Duration::from_hours(1);
+const PURGE_AFTER: u32 = 64;
 /// How often it is looked whether the index should be written anew.
 const REWRITE_EVERY: Duration = Duration::from_mins(5);
 
@@ -41,6 +42,7 @@ pub(super) struct Indexer {
 #[derive(Debug)]
 struct Times {
     purged: Instant,
+    added_since: u32,
     looked: Instant,
 }
 
@@ -83,6 +85,7 @@ impl Indexer {
             index: Mutex::new(index),
             times: Mutex::new(Times {
                 purged: now,
+                added_since: 0,
                 looked: now,
             }),
         }
@@ -91,11 +94,11 @@ impl Indexer {
     /// Adds a sealed segment, the one behind the last that was added.
     pub(super) fn add(&self, shared: &Shared, number: u32) {
         self.attempt(|index| {
-            // It is about to be removed, and so are all before it.
-            let is_dead = shared.memory.lock().segments.first() > number;
-            add(index, shared, number, is_dead)?;
-            if let Some(now) = self.is_time(|times| &mut times.purged, PURGE_EVERY, shared) {
-                purge(index, shared.store, now)?;
+            // Those before the first are gone or about to be removed.
+            let first = shared.memory.lock().segments.first();
+            add(index, shared, number, first > number)?;
+            if self.is_purge_due() {
+                purge(index, shared.store, shared.now(), first)?;
             }
             Ok(())
         });
@@ -136,6 +139,17 @@ impl Indexer {
         drop(index);
         // It did what it could; how it ends does not matter.
         let _ = given_up.map(Index::close);
+    }
+
+    fn is_purge_due(&self) -> bool {
+        let mut times = self.times.lock();
+        times.added_since += 1;
+        let due = times.added_since >= PURGE_AFTER || times.purged.elapsed() >= PURGE_EVERY;
+        if due {
+            times.added_since = 0;
+            times.purged = Instant::now();
+        }
+        due
     }
 
     fn is_time(
@@ -215,13 +229,17 @@ fn add(index: &Index, shared: &Shared, number: u32, is_dead: bool) -> Result<(),
     index.apply(&changes, shared.store)
 }
 
-/// Takes out what expired.
-fn purge(index: &Index, store: u64, now: Timestamp) -> Result<(), IndexError> {
+/// Takes out what expired, and keys in segments before `first`: they were forgotten for newer ones.
+fn purge(index: &Index, store: u64, now: Timestamp, first: u32) -> Result<(), IndexError> {
     let mut changes = Changes::default();
     let mut keys: Vec<ByteString> = Vec::new();
     let mut topics: Vec<ByteString> = Vec::new();
     index.load(|stored| match stored.record {
-        StoredRecord::Op(Op::Key { key, until, .. }) if until <= now => keys.push(key),
+        StoredRecord::Op(Op::Key { key, until, .. })
+            if until <= now || stored.place.segment < u64::from(first) =>
+        {
+            keys.push(key);
+        }
         StoredRecord::Op(Op::Retain { message })
             if message.expires_at.is_some_and(|at| at <= now) =>
         {

@@ -42,7 +42,7 @@ pub fn inspect(path: &Path, deep: bool, now: Timestamp) -> Result<Inspection, Op
     let _lock = directory::lock(path, false)?;
     let disk = RealDisk::new(path);
     let store = directory::prepare(&disk, false)?;
-    let replayed = match replay(&disk, store, now, None) {
+    let replayed = match replay(&disk, store, now, usize::MAX, None) {
         Ok(replayed) => replayed,
         Err(ReplayError::Open(error)) => return Err(error),
         Err(ReplayError::Unfit(problem)) => {

@@ -75,6 +75,7 @@ pub(super) struct Memory {
     keys: HashMap<Name, (Latest, Timestamp), RandomState>,
     /// When keys end, about in order.
     key_ends: VecDeque<(Timestamp, Name)>,
+    max_keys: usize,
     hashers: (RandomState, RandomState),
     /// Segments and what is live in them.
     pub(super) segments: Segments,
@@ -110,8 +111,8 @@ fn bytes_on_disk(size: u32) -> u64 {
 }
 
 impl Memory {
-    /// Empty, and ready to replay.
-    pub(super) fn new() -> Self {
+    /// Empty, and ready to replay. Of keys it keeps the latest `max_keys`.
+    pub(super) fn new(max_keys: usize) -> Self {
         Self {
             owners: HashMap::default(),
             moved: HashMap::default(),
@@ -120,6 +121,7 @@ impl Memory {
             retained: HashMap::default(),
             keys: HashMap::default(),
             key_ends: VecDeque::new(),
+            max_keys,
             hashers: (RandomState::default(), RandomState::default()),
             segments: Segments::default(),
             entries: 0,

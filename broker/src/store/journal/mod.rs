@@ -99,6 +99,9 @@ pub struct JournalConfig {
     pub max_bytes: u64,
     /// Messages are refused when less than this is free on the file system.
     pub min_free_bytes: u64,
+    /// Idempotency keys that are kept at most; the oldest goes first. No more are of use than the
+    /// store's user remembers.
+    pub max_keys: usize,
     /// When more bytes than this wait to be written, publishers should not be read from.
     pub max_waiting_bytes: usize,
     /// Segments that there must be at the start for an index to be kept beside the journal (in
@@ -124,6 +127,7 @@ impl JournalConfig {
             segment_bytes: 8 * 1024 * 1024,
             max_bytes: 8 * 1024 * 1024 * 1024,
             min_free_bytes: 64 * 1024 * 1024,
+            max_keys: 100_000,
             max_waiting_bytes: 8 * 1024 * 1024,
             index_from: Some(INDEX_FROM),
             on_failure: Arc::new(|_| std::process::exit(EXIT_IO_ERROR)),
@@ -432,7 +436,7 @@ fn assemble(
     let config = config.within_limits();
     let started = Instant::now();
     let store = directory::prepare(disk.as_ref(), true)?;
-    let (replayed, index) = read_back(disk.as_ref(), store, now, index)?;
+    let (replayed, index) = read_back(disk.as_ref(), store, now, config.max_keys, index)?;
     let counters = Counters::default();
     report(disk.as_ref(), &replayed, now, &counters)?;
     let (active, spares) = continue_at(disk.as_ref(), &replayed)?;
@@ -476,12 +480,13 @@ fn read_back(
     disk: &dyn Disk,
     store: u64,
     now: Timestamp,
+    max_keys: usize,
     root: Option<&Path>,
 ) -> Result<(Replayed, Option<Index>), OpenError> {
     let mut index = root.and_then(indexer::open);
     // One that knows nothing yet does not make it worth a warning.
     let used = index.as_ref().filter(|index| index.meta().is_some());
-    match replay::replay(disk, store, now, used) {
+    match replay::replay(disk, store, now, max_keys, used) {
         Ok(replayed) => return Ok((replayed, index)),
         Err(ReplayError::Open(error)) => return Err(error),
         Err(ReplayError::Unfit(problem)) => {
@@ -490,7 +495,7 @@ fn read_back(
             drop(index.take().map(Index::close));
         }
     }
-    match replay::replay(disk, store, now, None) {
+    match replay::replay(disk, store, now, max_keys, None) {
         Ok(replayed) => Ok((replayed, root.and_then(indexer::afresh))),
         Err(ReplayError::Open(error)) => Err(error),
         Err(ReplayError::Unfit(problem)) => Err(OpenError::Unknown {

@@ -173,13 +173,14 @@ pub(super) fn replay(
     disk: &dyn Disk,
     store: u64,
     now: Timestamp,
+    max_keys: usize,
     index: Option<&Index>,
 ) -> Result<Replayed, ReplayError> {
     let numbers = segments(disk)?;
     let mut replay = Replay {
         disk,
         store,
-        memory: Memory::new(),
+        memory: Memory::new(max_keys),
         known: Known::default(),
         seq: 0,
         damage: Vec::new(),

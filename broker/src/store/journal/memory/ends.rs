@@ -81,6 +81,7 @@ impl Memory {
         ends.sort_unstable();
         self.key_ends = ends.into();
         self.expire_keys(now);
+        self.bound_keys();
         let expired = self
             .retained
             .iter()

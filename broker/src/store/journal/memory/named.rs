@@ -140,18 +140,42 @@ impl Memory {
         }
         self.hold_latest(latest);
         self.drop_latest(old.map(|(old, _)| old));
+        if !self.replaying {
+            self.bound_keys();
+        }
     }
 
     /// Forgets idempotency keys whose time is over. Those that came out of order go a bit later.
     pub(in super::super) fn expire_keys(&mut self, now: Timestamp) {
-        while let Some((until, name)) = self.key_ends.front().copied()
-            && until <= now
+        while self
+            .key_ends
+            .front()
+            .is_some_and(|(until, _)| *until <= now)
         {
-            self.key_ends.pop_front();
-            if self.keys.get(&name).is_some_and(|(_, at)| *at <= now) {
-                let old = self.keys.remove(&name);
-                self.drop_latest(old.map(|(old, _)| old));
-            }
+            self.forget_oldest_key();
+        }
+    }
+
+    /// Whether any idempotency key is remembered.
+    pub(in super::super) fn has_keys(&self) -> bool {
+        !self.keys.is_empty()
+    }
+
+    /// Forgets the oldest keys beyond the bound. A replay does so at its end: copies of old keys come
+    /// behind new ones.
+    pub(super) fn bound_keys(&mut self) {
+        while self.keys.len() > self.max_keys && !self.key_ends.is_empty() {
+            self.forget_oldest_key();
+        }
+    }
+
+    /// A key that was said again ends later.
+    fn forget_oldest_key(&mut self) {
+        if let Some((until, name)) = self.key_ends.pop_front()
+            && self.keys.get(&name).is_some_and(|(_, at)| *at <= until)
+        {
+            let old = self.keys.remove(&name);
+            self.drop_latest(old.map(|(old, _)| old));
         }
     }
 

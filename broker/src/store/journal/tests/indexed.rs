@@ -71,9 +71,9 @@ fn compare(root: &Path, what: &str) -> Option<u32> {
     let disk = RealDisk::new(root);
     let store = directory::prepare(&disk, false).unwrap();
     let index = indexer::open(root).unwrap();
-    let indexed = replay(&disk, store, NOW, Some(&index));
+    let indexed = replay(&disk, store, NOW, 1000, Some(&index));
     index.close().unwrap();
-    let read = replay(&disk, store, NOW, None).ok().unwrap();
+    let read = replay(&disk, store, NOW, 1000, None).ok().unwrap();
     match indexed {
         Ok(indexed) => {
             let covered = indexed.covered;
@@ -161,7 +161,7 @@ fn with_index(root: &Path) -> String {
 fn shown_from_journal(root: &Path) -> String {
     let disk = RealDisk::new(root);
     let store = directory::prepare(&disk, false).unwrap();
-    shown(replay(&disk, store, NOW, None).ok().unwrap())
+    shown(replay(&disk, store, NOW, 1000, None).ok().unwrap())
 }
 
 #[test]

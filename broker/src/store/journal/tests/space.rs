@@ -1,8 +1,8 @@
 //! Space: what is given back, full disks and bounds.
 
 use super::super::sim::SimDisk;
-use super::{Halt, JournalConfig, Rig, deliver, done, queue, session, small};
-use crate::store::Full;
+use super::{Halt, JournalConfig, NOW, Rig, deliver, done, queue, session, small};
+use crate::store::{Full, Op};
 
 const SEGMENT: u64 = 4096;
 
@@ -34,6 +34,64 @@ fn the_space_of_drained_queues_is_given_back() {
     assert!(stats.live_bytes < 200);
     let (_, recovered) = Rig::open(&disk);
     assert_eq!(recovered.sessions.len(), 2);
+}
+
+/// Keys outlive their messages by far: they are neither kept for ever nor copied again and again.
+#[test]
+fn idempotency_keys_are_bounded_and_cost_about_what_they_are() {
+    let disk = SimDisk::default();
+    let config = || JournalConfig {
+        max_keys: 20,
+        ..small()
+    };
+    let (mut rig, _) = Rig::open_with(&disk, config()).unwrap();
+    rig.append([session(1)]);
+    let mut until = NOW;
+    for position in 1..=2000_u32 {
+        until = NOW.plus_secs(60 + position);
+        let key = Op::Key {
+            key: format!("key {position}").into(),
+            answer: 1,
+            until,
+        };
+        rig.append([deliver(vec![0; 200], &[(queue(1), position.into())]), key]);
+        rig.append([done(queue(1), position.into())]);
+        rig.rest();
+    }
+    let stats = rig.shared.stats();
+    assert!(stats.live_bytes < 20 * 100, "{}", stats.live_bytes);
+    assert!(
+        stats.journal_bytes < 14 * SEGMENT,
+        "{}",
+        stats.journal_bytes
+    );
+    assert!(
+        stats.copied_bytes < stats.bytes / 50,
+        "{}",
+        stats.copied_bytes
+    );
+    let (_, recovered) = Rig::open_with(&disk, config()).unwrap();
+    assert_eq!(recovered.keys.len(), 20);
+    assert_eq!(recovered.keys[19], (until, "key 2000".into(), 1));
+}
+
+#[test]
+fn keys_whose_time_is_over_are_not_live() {
+    let disk = SimDisk::default();
+    let (mut rig, _) = Rig::open(&disk);
+    let mut live = Vec::new();
+    for (name, until) in [("past", NOW), ("long", NOW.plus_secs(3600))] {
+        let key = name.into();
+        let answer = 1;
+        rig.append([Op::Key { key, answer, until }]);
+        rig.rest();
+        live.push(rig.shared.stats().live_bytes);
+    }
+    assert!(live[0] > 0);
+    assert!(
+        live[1] < 2 * live[0],
+        "one takes the place of the other: {live:?}"
+    );
 }
 
 #[test]
