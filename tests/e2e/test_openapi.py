@@ -29,7 +29,7 @@ def document(asked):
     return schemathesis.openapi.from_url(asked.http_url("/api/openapi.json"))
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_the_broker_keeps_to_its_document(asked, document):
     checks = [CHECKS.get_one(name) for name in ASKED]
     names = set()

@@ -101,7 +101,8 @@ def test_healthy_clients_go_on(start_broker, pki):
     assert trips == 50
     until(lambda: ended(opened) == len(opened), "each of them is closed in time, drip or not", 30)
     until(lambda: broker.metric("polycast_half_open_connections") <= 1, "none is remembered")
-    assert broker.metric("polycast_unauthenticated_bytes") == 0
+    # The request for the figures is a stranger's too, until it is read.
+    until(lambda: broker.metric("polycast_unauthenticated_bytes") == 0, "nothing of theirs is held")
     healthy.fence()
     for sock, _ in opened:
         sock.close()

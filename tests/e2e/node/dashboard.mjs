@@ -113,7 +113,10 @@ cases.topics = async (origin) => {
   await client.publish('house/../1', 'another house', { retain: true });
   await opened(origin, async (page) => {
     await page.getByRole('link', { name: 'Topics' }).click();
+    const listed = page.waitForResponse((response) => /house/.test(response.url()));
     await page.getByLabel('Topic or filter').fill('house/#');
+    await listed;
+    await page.waitForFunction(() => [...document.querySelectorAll('tbody th')].every((cell) => /^house/.test(cell.textContent)));
     // A list that comes while the mouse is down leaves what is pressed where it is.
     await page.getByRole('link', { name: 'house/1' }).hover();
     await page.mouse.down();

@@ -31,7 +31,7 @@ const READ_AT_ONCE: usize = 1024 * 1024;
 /// Where there are idempotency keys, so many segments may be dead before one is freed by copying: the
 /// bound on keys makes most of them dead by then, and their segment goes without. They are small and
 /// many, so that to copy them again and again would cost more than all else.
-const SPARED_WITH_KEYS: u64 = 8;
+const FORGIVEN_WITH_KEYS: u64 = 8;
 
 /// See the module's documentation.
 #[derive(Debug, Default)]
@@ -155,12 +155,12 @@ fn is_due(shared: &Shared, active: u32, left: u64) -> bool {
     if free >= config.segment_bytes {
         worth_it = worth_it.max(live / 8);
     }
-    let spared = if memory.has_keys() {
-        SPARED_WITH_KEYS * config.segment_bytes
+    let forgiven = if memory.has_keys() {
+        FORGIVEN_WITH_KEYS * config.segment_bytes
     } else {
         0
     };
-    let is_wasteful = dead > live.max(spared);
+    let is_wasteful = dead > live.max(forgiven);
     let wanted = is_wasteful || (tight && dead >= worth_it);
     // The place for copies is the one that is kept for what cannot be refused. Some must be left,
     // and the segment be freed in the end.
