@@ -247,7 +247,7 @@ impl State {
         let trust = (&**me, self.trusted_from);
         for lane in &mut self.lanes {
             pump_lane(lane, link, limit, trust, batch, &mut gone);
-            if let Some(wish) = lane.wish(memory) {
+            if let Some(wish) = lane.wish(memory, self.next_position) {
                 batch.load(Queue::Lane(Arc::clone(me), lane.number()), wish);
             }
         }

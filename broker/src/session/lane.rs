@@ -195,14 +195,16 @@ impl Lane {
         }
     }
 
-    /// What to read from the disk, if the entries in memory come to an end.
-    pub fn wish(&mut self, limit: usize) -> Option<Wish> {
+    /// What to read from the disk, if the entries in memory come to an end. `end` is the session's
+    /// next position.
+    pub fn wish(&mut self, limit: usize, end: Position) -> Option<Wish> {
         let window = usize::from(self.window);
         let ahead = self.entries.len() - self.open;
         if ahead > window / 2 || (self.bytes >= limit && ahead > 0) {
             return None;
         }
-        self.spill.as_mut()?.wish(window.clamp(16, 256), limit)
+        let spill = self.spill.as_mut()?;
+        spill.wish(window.clamp(16, 256), limit, end)
     }
 
     /// Takes what was read from the disk. Returns how many messages turned out to be gone, `None`

@@ -224,7 +224,7 @@ impl State {
                 through
             });
             if queue.from_group
-                && let Some(wish) = lane.wish(usize::MAX)
+                && let Some(wish) = lane.wish(usize::MAX, self.next_position)
             {
                 loads.push((Queue::Lane(Arc::clone(me), queue.lane), wish));
             }

@@ -31,7 +31,7 @@ pub struct Spill {
 #[derive(Clone, Copy, Debug)]
 pub struct Wish {
     after: Option<Position>,
-    before: Option<Position>,
+    before: Position,
     messages: usize,
     bytes: usize,
     settled: bool,
@@ -95,8 +95,10 @@ impl Spill {
         self.is_reading
     }
 
-    /// What to read next, if there is something that can be read now.
-    pub fn wish(&mut self, messages: usize, bytes: usize) -> Option<Wish> {
+    /// What to read next, if there is something that can be read now. `end` is the position that the
+    /// next message of the queue gets: what comes while this is read may be on disk out of its order,
+    /// when several publish, so that nothing behind `end` is read.
+    pub fn wish(&mut self, messages: usize, bytes: usize, end: Position) -> Option<Wish> {
         if self.messages == 0 || self.is_reading {
             return None;
         }
@@ -108,7 +110,7 @@ impl Spill {
         self.is_reading = true;
         Some(Wish {
             after: self.behind,
-            before: self.fresh.front().map(|(position, _)| *position),
+            before: self.fresh.front().map_or(end, |(position, _)| *position),
             messages,
             bytes,
             settled: std::mem::take(&mut self.starts_again),
@@ -184,11 +186,40 @@ impl Wish {
         Load {
             queue,
             after: self.after,
-            before: self.before,
+            before: Some(self.before),
             messages: self.messages,
             bytes: self.bytes,
             settled: self.settled,
             then,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn after_a_wish(spill: &mut Spill, end: Position) -> Option<Position> {
+        Some(spill.wish(16, usize::MAX, end)?.before)
+    }
+
+    #[test]
+    fn what_comes_while_it_reads_is_not_read() {
+        let mut spill = Spill::recovered(3, 300);
+        assert_eq!(
+            after_a_wish(&mut spill, 7),
+            Some(7),
+            "and not to the end, wherever that is"
+        );
+
+        let mut spill = Spill::recovered(3, 300);
+        spill.push(7, 100, Arc::new(Ticket::default()));
+        spill.push(8, 100, Arc::new(Ticket::default()));
+        assert_eq!(
+            after_a_wish(&mut spill, 9),
+            Some(7),
+            "what may not be on disk is left out"
+        );
+        assert_eq!(after_a_wish(&mut spill, 9), None, "one at a time");
     }
 }

@@ -340,7 +340,10 @@ impl Group {
         self.publish_waiting(state);
         if state.backlog.len() < READ_AHEAD
             && state.has_member_online()
-            && let Some(wish) = state.spill.wish(READ_AT_ONCE, self.bounds.memory_bytes)
+            && let end = state.next_position
+            && let Some(wish) = state
+                .spill
+                .wish(READ_AT_ONCE, self.bounds.memory_bytes, end)
         {
             batch.load(Queue::Group(Arc::clone(self)), wish);
         }
