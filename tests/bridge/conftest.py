@@ -4,9 +4,9 @@ import itertools
 
 import pytest
 import servers
+from servers import until
 from support import process
 from support.disk import pytest_runtest_makereport, pytest_runtest_teardown  # noqa: F401
-from support.waiting import until
 
 
 @pytest.fixture(scope="session")

@@ -18,10 +18,12 @@ import paho.mqtt.client as paho
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
-from support import leash, process
-from support.waiting import until
+from support import leash, process, waiting
 
 LOOPBACK = process.LOOPBACK
+PATIENCE = 90.0
+"""Seconds that anything may take: the machine may have two cores and much else to do."""
+
 CREDENTIALS = {
     "AWS_ACCESS_KEY_ID": "test",
     "AWS_SECRET_ACCESS_KEY": "test",
@@ -29,6 +31,11 @@ CREDENTIALS = {
     "AWS_DEFAULT_REGION": "us-east-1",
     "AWS_EC2_METADATA_DISABLED": "true",
 }
+
+
+def until(condition, what: str = "", patience: float = PATIENCE):
+    """Waits for a condition, and returns what it returned."""
+    return waiting.until(condition, what, patience)
 
 
 def bridge_program() -> str:
@@ -58,18 +65,18 @@ class Server:
                 self.command, stdout=out, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment()
             )
         leash.hold(self.process)
-        until(lambda: process._accepts(self.port), f"{self.command[0]} listens", 30)
+        until(lambda: process._accepts(self.port), f"{self.command[0]} listens")
         return self
 
     def kill(self) -> None:
         self.process.kill()
-        self.process.wait(10)
+        self.process.wait(PATIENCE)
 
     def stop(self) -> None:
         if self.process and self.process.poll() is None:
             self.process.terminate()
             try:
-                self.process.wait(10)
+                self.process.wait(PATIENCE)
             except subprocess.TimeoutExpired:
                 self.kill()
 
@@ -117,7 +124,7 @@ class Bridge:
     http: int = 0
     expected: bool = field(default=False)
 
-    def start(self, patience: float = 30) -> "Bridge":
+    def start(self, patience: float = PATIENCE) -> "Bridge":
         known = len(self.log_text())
         with self.log.open("ab") as out:
             self.process = subprocess.Popen(
@@ -153,7 +160,7 @@ class Bridge:
 
     def fetch(self, path: str) -> tuple[int, str]:
         try:
-            with urllib.request.urlopen(f"http://{LOOPBACK}:{self.admin}{path}", timeout=10) as answer:
+            with urllib.request.urlopen(f"http://{LOOPBACK}:{self.admin}{path}", timeout=PATIENCE) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as refusal:
             return refusal.code, refusal.read().decode()
@@ -169,7 +176,7 @@ class Bridge:
         """As a crash would."""
         self.expected = True
         self.process.send_signal(signal.SIGKILL)
-        self.process.wait(10)
+        self.process.wait(PATIENCE)
 
     def stop(self) -> None:
         """Stops it as an operator would, and looks whether it went in good order."""
@@ -180,7 +187,7 @@ class Bridge:
         if early is None:
             self.process.terminate()
         try:
-            code = self.process.wait(40)
+            code = self.process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
             self.process.kill()
             raise AssertionError(f"still running after SIGTERM:\n{self.log_text()[-4000:]}") from None
@@ -196,7 +203,7 @@ class Bridge:
             env=environment(),
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE,
         )
 
 
@@ -229,7 +236,7 @@ class Subscriber:
         properties.SessionExpiryInterval = session_secs
         self.client.connect(LOOPBACK, port, clean_start=False, properties=properties)
         self.client.loop_start()
-        assert self.ready.wait(20), "subscribed"
+        assert self.ready.wait(PATIENCE), "subscribed"
 
     def _connected(self, client, _userdata, _flags, _code, _properties):
         client.subscribe([(filter, SubscribeOptions(qos=2)) for filter in self.filters])
@@ -237,10 +244,10 @@ class Subscriber:
     def _received(self, _client, _userdata, message):
         self.messages.put(Message(message.topic, message.payload, message.qos, message.retain, message.properties))
 
-    def next(self, seconds: float = 20) -> Message:
+    def next(self, seconds: float = PATIENCE) -> Message:
         return self.messages.get(timeout=seconds)
 
-    def take(self, count: int, seconds: float = 20) -> list[Message]:
+    def take(self, count: int, seconds: float = PATIENCE) -> list[Message]:
         return [self.next(seconds) for _ in range(count)]
 
     def nothing(self, seconds: float = 0.3) -> None:

@@ -20,8 +20,8 @@ import servers
 from kinesis import Kinesis
 from proxy import Proxy
 from queues import Sqs
+from servers import until
 from support import process
-from support.waiting import until
 
 EVENTS = int(os.environ.get("POLYCAST_FAULT_EVENTS", "1000"))
 LANES = 5
@@ -291,6 +291,6 @@ def test_a_queue_that_comes_back_empty_is_read_again(tmp_path, bridge, subscribe
         server.start()
         sqs.create_queue(QueueName="q")
         sqs.send_message(QueueUrl=url, MessageBody="after")
-        assert reader.next(60).topic == "q/after"
+        assert reader.next().topic == "q/after"
     finally:
         server.stop()

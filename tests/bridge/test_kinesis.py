@@ -7,8 +7,9 @@ import threading
 
 import boto3
 import pytest
+import servers
 from kinesis import Kinesis
-from support.waiting import until
+from servers import until
 
 EVENTS = int(os.environ.get("POLYCAST_FAULT_EVENTS", "2000"))
 numbers = itertools.count()
@@ -70,7 +71,7 @@ def test_dead_letters_have_somewhere_to_go(bridge, moto):
     assert bad.returncode == 2 and "sources.clicks.dead_letter" in bad.stderr
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(480)
 def test_shards_split_and_merge_while_the_bridge_is_killed(bridge, subscriber):
     """Each record once and in the order of its key, whatever happens to its shard and to the bridge."""
     keys = 25
@@ -101,7 +102,7 @@ def test_shards_split_and_merge_while_the_bridge_is_killed(bridge, subscriber):
         seen = collections.defaultdict(list)
 
         def take(count):
-            for message in reader.take(count, 60):
+            for message in reader.take(count):
                 seen[message.topic].append(int(message.payload))
 
         take(EVENTS // 4)
@@ -112,7 +113,7 @@ def test_shards_split_and_merge_while_the_bridge_is_killed(bridge, subscriber):
         take(EVENTS // 4)
         running.kill()
         running.start()
-        filling.join(60)
+        filling.join(servers.PATIENCE)
         take(EVENTS - 2 * (EVENTS // 4))
         assert seen == {f"clicks/k{key}": list(range(key, EVENTS, keys)) for key in range(keys)}
         reader.nothing()

@@ -11,8 +11,8 @@ import servers
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
+from servers import until
 from support import process
-from support.waiting import until
 from test_sinks import publish, sink, subscribed
 
 SECRET = servers.CREDENTIALS["AWS_SECRET_ACCESS_KEY"]

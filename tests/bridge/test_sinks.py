@@ -13,8 +13,8 @@ import pytest
 import servers
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
+from servers import until
 from support import process
-from support.waiting import until
 
 numbers = itertools.count()
 
@@ -56,7 +56,7 @@ def receive(sqs, url, count):
         got.extend(answer.get("Messages", []))
         return len(got) >= count
 
-    until(enough, f"{count} messages are there", 20)
+    until(enough, f"{count} messages are there")
     return got
 
 
@@ -124,7 +124,7 @@ def test_topics_to_jetstream_and_back_without_a_circle(nats, broker, bridge, sub
             subscription = await jetstream.pull_subscribe("orders.>", durable="reader")
             messages = []
             while len(messages) < 2:
-                messages += await subscription.fetch(2 - len(messages), timeout=10)
+                messages += await subscription.fetch(2 - len(messages), timeout=servers.PATIENCE)
             assert [message.subject for message in messages] == ["orders.7.a//b", "orders.8"], "the second was known"
             assert messages[0].headers["tenant"] == "acme"
             assert messages[0].headers["Content-Type"] == "application/json"

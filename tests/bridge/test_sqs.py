@@ -6,7 +6,7 @@ import json
 
 import pytest
 import servers
-from support.waiting import until
+from servers import until
 
 numbers = itertools.count()
 
@@ -148,7 +148,7 @@ def test_a_bridge_that_is_killed_loses_nothing(moto, sqs, queue, bridge, subscri
     for start in range(0, 200, 10):
         entries = [{"Id": str(n), "MessageBody": str(start + n), "MessageGroupId": f"g{n % 4}"} for n in range(10)]
         sqs.send_message_batch(QueueUrl=url, Entries=entries)
-    running = bridge(source(moto, url, 'topic = "killed/${group}"', 'visibility_timeout = "2s"', "qos = 2"))
+    running = bridge(source(moto, url, 'topic = "killed/${group}"', 'visibility_timeout = "10s"', "qos = 2"))
     messages = reader.take(50)
     running.kill()
     running.start()
@@ -157,7 +157,7 @@ def test_a_bridge_that_is_killed_loses_nothing(moto, sqs, queue, bridge, subscri
     for message in messages:
         seen.setdefault(message.topic, []).append(int(message.payload))
     assert seen == {f"killed/g{group}": [n for n in range(200) if n % 10 % 4 == group] for group in range(4)}
-    until(is_empty(sqs, url), "the queue is empty", 30)
+    until(is_empty(sqs, url), "the queue is empty")
     reader.nothing()
 
 
@@ -170,7 +170,7 @@ def test_poison_is_left_to_the_redrive_policy(moto, sqs, queue, bridge, subscrib
     sqs.send_message(QueueUrl=url, MessageBody="no JSON")
     sqs.send_message(QueueUrl=url, MessageBody='{"customerId": 1}')
     assert reader.next().topic == "orders/1"
-    until(lambda: counts(sqs, dead) == (1, 0), "it is in the dead-letter queue", 30)
+    until(lambda: counts(sqs, dead) == (1, 0), "it is in the dead-letter queue")
     reader.nothing()
 
 

@@ -15,8 +15,8 @@ import nats as client
 import pytest
 import servers
 from certificates import Authority, NKey, credentials
+from servers import until
 from support import process
-from support.waiting import until
 from test_http import EVENTS, KEYS
 from test_sinks import publish, sink, subscribed
 
@@ -157,13 +157,13 @@ def test_the_port_for_events_over_tls(authority, bridge, subscriber):
     body = json.dumps(event | {"region": "r", "resources": [], "detail": {"a": 1}}).encode()
     headers = {"x-api-key": "k", "content-type": "application/json"}
     context = ssl.create_default_context(cafile=authority.file)
-    with urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=20, context=context) as answered:
+    with urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=servers.PATIENCE, context=context) as answered:
         assert answered.status == 200
     assert reader.next().topic == "events/api"
     with pytest.raises(urllib.error.URLError, match="CERTIFICATE_VERIFY_FAILED"):
-        urllib.request.urlopen(url, timeout=20)
+        urllib.request.urlopen(url, timeout=servers.PATIENCE)
     with pytest.raises((urllib.error.URLError, OSError, http.client.HTTPException)):
-        urllib.request.urlopen(url.replace("https", "http"), timeout=20)
+        urllib.request.urlopen(url.replace("https", "http"), timeout=servers.PATIENCE)
 
 
 def test_a_webhook_over_tls(authority, broker, bridge):

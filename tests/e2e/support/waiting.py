@@ -3,7 +3,7 @@
 import itertools
 import time
 
-PATIENCE = 10.0
+PATIENCE = 30.0
 """Seconds that anything may take before a test gives up; far more than it does take."""
 
 _numbers = itertools.count(1)
