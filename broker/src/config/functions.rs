@@ -84,6 +84,9 @@ section! {
         retry_base: Duration = Duration::from_millis(200), Time(1, HOUR), Restart;
         /// Longest waiting time between two attempts.
         retry_max: Duration = Duration::from_secs(30), Time(1, DAY), Restart;
+        /// Longest time that a target may ask for with `Retry-After` (answers 429 and 503). What
+        /// waits for it is held back until then, and no longer than this; 0 ignores the header.
+        retry_after_max: Duration = Duration::from_mins(5), Time(0, DAY), Restart;
         /// Failures in a row after which a target is left alone.
         breaker_failures: usize = 10, Count(1, 1_000_000), Restart;
         /// For how long it is left alone, until one call tries again.

@@ -8,10 +8,10 @@ use protocols::connection::{Cause, CloseReason, Refusal, RefusalCode};
 use serde_json::{Map, Value, json};
 
 use super::Functions;
+use super::answer::{Answer, Failure};
 use super::authorizer::{Decision, decide, has_sources};
 use super::event::{Caller, Upgrade};
 use super::guest::Guest;
-use super::target::{Answer, Failure};
 use crate::auth::access::Rule;
 use crate::auth::{Identity, Method};
 

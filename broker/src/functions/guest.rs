@@ -25,9 +25,9 @@ use protocols::websocket::close;
 use serde_json::Value;
 
 use super::Functions;
+use super::answer::error_frame;
 use super::connect::STATE_BYTES;
 use super::event::{About, Caller, new_id, status_of};
-use super::target::error_frame;
 use crate::auth::Identity;
 use crate::session::Batch;
 

@@ -3,13 +3,15 @@
 //!
 //! - [`guest`]: a WebSocket client whose messages go to functions, one at a time and in order;
 //!   [`connect`] lets it in, [`authorizer`] reads policies.
-//! - [`target`]: what is called; [`client`], [`sign`] and [`breaker`] are its parts.
+//! - [`target`]: what is called; [`answer`], [`client`], [`sign`], [`breaker`] and [`retry_after`]
+//!   are its parts.
 //! - [`rules`]: messages on topics that go to functions.
 //! - [`presence`]: clients that come and go; [`queue`] keeps on disk what functions must be told.
 //! - [`letters`]: events that no function took.
 //!
 //! `net` opens its clients and asks it whether they may come in; it publishes through the `hub`.
 
+mod answer;
 mod authorizer;
 mod backoff;
 mod breaker;
@@ -21,6 +23,7 @@ mod guest;
 mod letters;
 mod presence;
 mod queue;
+mod retry_after;
 mod rules;
 mod sign;
 mod target;
@@ -49,12 +52,13 @@ use crate::config::{self, Config, Persistence};
 use crate::hub::Hub;
 use crate::net::Net;
 use crate::session::Session;
+use answer::{Answer, Failure};
 use client::Means;
 use event::Event;
 use expression::Expression;
 use letters::Letters;
 use queue::Queue;
-use target::{Answer, Failure, Target};
+use target::Target;
 
 /// The folder in the data directory.
 const FOLDER: &str = "functions";
@@ -240,12 +244,25 @@ impl Functions {
         target.call(event).await
     }
 
+    /// Gives a target an event at most once, and not while it wants to be left alone.
+    async fn offer(&self, target: &Target, event: &Event) -> Result<Answer, Failure> {
+        let now = self.clock.now();
+        if let Some(left) = target.hold.left(now) {
+            target.counts.refused.fetch_add(1, Ordering::Relaxed);
+            return Err(Failure::Open(now + left));
+        }
+        let result = self.call(target, event).await;
+        self.heed(target, result.as_ref().err());
+        result
+    }
+
     /// Gives a target an event that must not be lost: again after failures, and as a dead letter
     /// in the end.
     async fn deliver(&self, target: &Target, event: &Event) {
-        let began = self.clock.now();
+        let end = self.clock.now() + self.config.retry_for;
         let (mut failures, mut waits) = (0_u32, 0_u32);
         loop {
+            self.hold_back(target, end).await;
             let failure = match self.call(target, event).await {
                 Ok(answer) if !answer.is_failure() => return,
                 Ok(answer) => Failure::Function(format!(
@@ -255,13 +272,14 @@ impl Functions {
                 )),
                 Err(failure) => failure,
             };
+            self.heed(target, Some(&failure));
             let now = self.clock.now();
             let is_over = match &failure {
                 Failure::Function(_) => {
                     failures += 1;
                     failures >= target.attempts
                 }
-                _ => began + self.config.retry_for <= now,
+                _ => end <= now,
             };
             if is_over {
                 target.counts.dead.fetch_add(1, Ordering::Relaxed);
@@ -279,6 +297,29 @@ impl Functions {
             };
             waits += 1;
             tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// Does what an answer asks for.
+    fn heed(&self, target: &Target, failure: Option<&Failure>) {
+        if let Some(&Failure::Unavailable {
+            after: Some(time), ..
+        }) = failure
+        {
+            target.hold.ask(time, self.clock.now());
+        }
+    }
+
+    /// Waits while a target wants to be left alone, though not once `end` is over: others may keep
+    /// it busy for as long as they like. What waited together does not come back together.
+    async fn hold_back(&self, target: &Target, end: Timestamp) {
+        loop {
+            let now = self.clock.now();
+            let Some(left) = target.hold.left(now).filter(|_| now < end) else {
+                return;
+            };
+            let apart = backoff::pause(self.config.retry_base, self.config.retry_max, 0);
+            tokio::time::sleep(left + apart).await;
         }
     }
 
@@ -337,6 +378,13 @@ impl Functions {
             "counter",
             "Attempts after a failure.",
             &retries,
+        );
+        let held = rows(&|target| target.hold.obeyed().to_string());
+        family(
+            "retry_after_total",
+            "counter",
+            "Answers that said when to come again, and were obeyed.",
+            &held,
         );
         let dead = rows(&|target| target.counts.dead.load(Ordering::Relaxed).to_string());
         family(

@@ -303,7 +303,7 @@ impl Rule {
         let event = of_message(&job.message, about, qos, self.net.clock.now());
         if job.position.is_some() {
             self.functions.deliver(&self.target, &event).await;
-        } else if self.functions.call(&self.target, &event).await.is_err() {
+        } else if self.functions.offer(&self.target, &event).await.is_err() {
             self.target.counts.dead.fetch_add(1, Ordering::Relaxed);
         }
         job.position
