@@ -4,6 +4,7 @@
 //! - [`access`]: what it may do.
 //! - [`Authenticator`]: the methods in their order: `certificate`, [`token`] with [`signature`]
 //!   and [`jwks`], [`passwords`], [`callback`].
+//! - [`SigningKey`]: signs tokens, on the command line alone.
 //! - [`Credentials`]: what a client brings; [`Door`]: what is known before it says a word.
 //! - [`Revocation`]: the end of credentials before their time.
 //!
@@ -23,6 +24,7 @@ pub(crate) mod reach;
 mod request;
 mod revocation;
 mod signature;
+mod signing;
 pub mod stored;
 mod token;
 
@@ -34,6 +36,7 @@ pub use identity::{Identity, Method};
 pub use request::token_of_request;
 pub use revocation::{Remembered, Revocation, Revocations, Revoked, Subject};
 pub use signature::Algorithm;
+pub use signing::SigningKey;
 
 /// Bytes that nobody can guess.
 fn random<const N: usize>() -> [u8; N] {

@@ -6,10 +6,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
-use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Map, Value};
 
 use super::{fail, print};
+use crate::auth::{Algorithm, SigningKey};
 use crate::config::{Config, Sources};
 
 #[derive(Debug, Args)]
@@ -28,11 +28,12 @@ pub(super) struct Token {
     /// File with the shared secret
     #[arg(long, value_name = "FILE", conflicts_with = "key_file")]
     secret_file: Option<PathBuf>,
-    /// File with a private key (PEM): RSA, ECDSA or Ed25519
+    /// File with a private key (PEM): RSA, ECDSA (P-256, P-384 or P-521) or Ed25519
     #[arg(long, value_name = "FILE")]
     key_file: Option<PathBuf>,
-    /// Algorithm, if it is not the usual one of the key: HS256, RS256, ES256 or `EdDSA`
-    #[arg(long, value_name = "NAME")]
+    /// Algorithm, if it is not the usual one of the key: HS256, RS256, ES256, ES384, ES512 (by the
+    /// curve) or `EdDSA`
+    #[arg(long, value_name = "NAME", value_parser = algorithm)]
     algorithm: Option<Algorithm>,
     /// Name of the key (`kid`)
     #[arg(long, value_name = "NAME")]
@@ -63,31 +64,18 @@ pub(super) fn run(arguments: &Token) -> ExitCode {
 }
 
 fn sign(arguments: &Token) -> Result<String> {
-    let (key, usual) = match &arguments.key_file {
+    let key = match &arguments.key_file {
         Some(path) => {
             let pem = std::fs::read(path).with_context(|| path.display().to_string())?;
-            private_key(&pem, arguments.algorithm)?
+            SigningKey::from_pem(&pem).context(
+                "not a private key (PEM, not encrypted) of RSA, ECDSA (P-256, P-384, P-521) or Ed25519",
+            )?
         }
-        None => (
-            EncodingKey::from_secret(secret(arguments)?.as_bytes()),
-            Algorithm::HS256,
-        ),
-    };
-    let algorithm = arguments.algorithm.unwrap_or(usual);
-    ensure!(
-        algorithm.family() == key.family(),
-        "{algorithm:?} is not for this kind of key"
-    );
-    let header = Header {
-        kid: arguments.kid.clone(),
-        ..Header::new(algorithm)
+        None => SigningKey::from_secret(secret(arguments)?.as_bytes()),
     };
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
-    Ok(jsonwebtoken::encode(
-        &header,
-        &claims(arguments, now),
-        &key,
-    )?)
+    let claims = claims(arguments, now);
+    Ok(key.sign(&claims, arguments.algorithm, arguments.kid.as_deref())?)
 }
 
 fn claims(arguments: &Token, now: u64) -> Map<String, Value> {
@@ -133,18 +121,11 @@ fn secret(arguments: &Token) -> Result<String> {
     Ok(secret)
 }
 
-/// A private key and its usual algorithm.
-fn private_key(pem: &[u8], wanted: Option<Algorithm>) -> Result<(EncodingKey, Algorithm)> {
-    if let Ok(key) = EncodingKey::from_rsa_pem(pem) {
-        return Ok((key, Algorithm::RS256));
-    }
-    if let Ok(key) = EncodingKey::from_ec_pem(pem) {
-        return Ok((key, wanted.unwrap_or(Algorithm::ES256)));
-    }
-    match EncodingKey::from_ed_pem(pem) {
-        Ok(key) => Ok((key, Algorithm::EdDSA)),
-        Err(_) => bail!("not a private key (PEM, PKCS#8) of RSA, ECDSA or Ed25519"),
-    }
+fn algorithm(text: &str) -> Result<Algorithm, String> {
+    text.parse().map_err(|_| {
+        "use HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512 or EdDSA"
+            .to_owned()
+    })
 }
 
 fn lifetime(text: &str) -> Result<Lifetime, String> {
@@ -182,6 +163,13 @@ mod tests {
         assert_eq!(claim("a=b=c").unwrap(), ("a".into(), "b=c".into()));
         assert_eq!(claim("a=[\"x\"]").unwrap().1, serde_json::json!(["x"]));
         assert!(claim("a").is_err());
+    }
+
+    #[test]
+    fn algorithms_are_those_of_tokens() {
+        assert_eq!(algorithm("ES512"), Ok(Algorithm::Es512));
+        assert!(algorithm("RS512").is_ok() && algorithm("EdDSA").is_ok());
+        assert!(algorithm("ES256K").is_err() && algorithm("none").is_err());
     }
 
     #[test]
