@@ -119,6 +119,18 @@ def test_at_most_once_is_not_offered_meanwhile(serve, start_broker):
     assert broker.metric("polycast_function_dead_letters_total", target="f") == 2
 
 
+def test_the_broker_stops_in_the_middle_of_it_and_loses_nothing(serve, start_broker, tmp_path):
+    server = serve(f=Busy("3600"))
+    configured = settings([webhook(server, "f")], topics=[rule()], retry_after_max="1h")
+    broker = start_broker(data=tmp_path, **configured)
+    publisher(broker).publish("sensors/1", b"1", qos=1)
+    until(lambda: obeyed(broker) == 1, "it is read")
+    broker.stop()
+    start_broker(data=tmp_path, **configured)
+    server.until_called(2, "TOPIC")
+    assert messages(server) == [1, 1], "a broker that starts anew asks anew"
+
+
 def test_clients_that_wait_for_an_answer_are_not_put_off(serve, start_broker):
     busy = Busy("60")
     server = serve(f=busy)
