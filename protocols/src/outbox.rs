@@ -26,8 +26,9 @@ pub struct Outbox {
     framing: Framing,
     /// If permessage-deflate was agreed on.
     deflate: Option<Deflate>,
-    /// With [`Framing::Packed`]: where the bytes begin that have no frame header yet.
-    packed: Packed,
+    /// With [`Framing::Packed`]: bytes that have no frame header yet, behind so many pieces.
+    packed_len: usize,
+    packed_behind: u32,
     /// Bytes that were copied into the outbox before it was taken last: about as many will come
     /// before the next time, and room for them is made at once instead of in doublings.
     last: u32,
@@ -49,14 +50,6 @@ enum Framing {
     Packed,
     /// Each one a WebSocket message.
     Messages,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Packed {
-    /// Number of `pieces` that are framed already.
-    pieces: u32,
-    /// Bytes without a header.
-    len: usize,
 }
 
 /// What a frame is to WebSocket; without meaning on a plain stream.
@@ -192,7 +185,8 @@ impl Outbox {
         self.last = u32::try_from(self.tail.len().min(ROOM_MAX)).unwrap_or(0);
         self.seal_tail();
         self.len = 0;
-        self.packed = Packed::default();
+        self.packed_len = 0;
+        self.packed_behind = 0;
         // Keeps no capacity: an idle connection owns no buffer.
         self.tail = BytesMut::new();
         std::mem::take(&mut self.pieces)
@@ -335,7 +329,7 @@ impl Outbox {
         self.len += length;
         self.frames = self.frames.wrapping_add(1);
         if self.framing == Framing::Packed {
-            self.packed.len += length;
+            self.packed_len += length;
         }
     }
 
@@ -347,13 +341,13 @@ impl Outbox {
 
     /// Gives the bytes that were packed since the last call their one frame header.
     fn close_packed(&mut self) {
-        if self.framing != Framing::Packed || self.packed.len == 0 {
+        if self.framing != Framing::Packed || self.packed_len == 0 {
             return;
         }
         let mut header = BytesMut::with_capacity(10);
-        Header::server(OpCode::Binary, self.packed.len).write(&mut header);
+        Header::server(OpCode::Binary, self.packed_len).write(&mut header);
         self.len += header.len();
-        let at = usize::try_from(self.packed.pieces).unwrap_or(usize::MAX);
+        let at = usize::try_from(self.packed_behind).unwrap_or(usize::MAX);
         self.pieces
             .insert(at.min(self.pieces.len()), header.freeze());
         self.mark_packed();
@@ -362,10 +356,8 @@ impl Outbox {
     fn mark_packed(&mut self) {
         if self.framing == Framing::Packed {
             self.seal_tail();
-            self.packed = Packed {
-                pieces: u32::try_from(self.pieces.len()).unwrap_or(u32::MAX),
-                len: 0,
-            };
+            self.packed_behind = u32::try_from(self.pieces.len()).unwrap_or(u32::MAX);
+            self.packed_len = 0;
         }
     }
 }
@@ -558,7 +550,7 @@ mod tests {
                 ] {
                     outbox.frame_of(&message, FrameType::Text, &[head, b" "], &payload, end);
                     assert_eq!(outbox.frames(), 1);
-                    let open = outbox.packed.len;
+                    let open = outbox.packed_len;
                     let expected = outbox.len();
                     let wire = bytes(&mut outbox);
                     assert!(wire.len() == expected || open > 0);

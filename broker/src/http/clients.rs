@@ -128,7 +128,7 @@ pub(super) fn row(session: &Session) -> Option<Value> {
         "inFlight": state.in_flight(),
         "durable": session.is_stored(),
         "expirySecs": state.expiry_secs,
-        "endsAt": state.ends_at.known().filter(|_| link.is_none()).map(moment),
+        "endsAt": state.ends_at().known().filter(|_| link.is_none()).map(moment),
     }))
 }
 

@@ -109,7 +109,7 @@ fn publisher(call: &Call<'_>, topic: &Topic) -> Result<(Value, u64), Problem> {
         let standing = session.rights.standing();
         let (who, spoken) = standing.map_or_else(
             || (Arc::default(), protocol),
-            |held| (held.who, held.protocol),
+            |held| (Arc::clone(&held.who), held.protocol),
         );
         let reason = access.explain(&who, (id, spoken), action, topic);
         return Ok((reason_json(&reason, action), session.number));
@@ -147,7 +147,7 @@ fn row(
     if only.is_some_and(|only| only != spoken) {
         return None;
     }
-    let who = standing.map_or_else(Arc::default, |held| held.who);
+    let who = standing.map_or_else(Arc::default, |held| Arc::clone(&held.who));
     let action = Action::of_delivery(&message.topic);
     let access = &call.net.hub.access;
     let reason = access.explain(&who, (&session.client_id, spoken), action, &message.topic);

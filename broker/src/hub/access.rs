@@ -200,9 +200,9 @@ impl Hub {
         let _changing = session.rights.changing.lock();
         let restricted = standing.permissions.is_some();
         let old = session.rights.set(standing);
-        let old = old.and_then(|old| old.permissions);
+        let old = old.as_ref().and_then(|old| old.permissions.as_deref());
         if restricted || old.is_some() {
-            self.recheck(session, old.as_deref(), batch);
+            self.recheck(session, old, batch);
         }
     }
 
@@ -215,9 +215,11 @@ impl Hub {
             let Some(old) = session.rights.standing() else {
                 return 0;
             };
-            let Standing { who, protocol, .. } = old;
+            let protocol = old.protocol;
             let version = self.access.version();
-            let found = self.access.permissions(&who, &session.client_id, protocol);
+            let found = self
+                .access
+                .permissions(&old.who, &session.client_id, protocol);
             let permissions = found.unwrap_or_else(|refusal| {
                 tracing::warn!(
                     client = %Untrusted(&session.client_id), reason = %refusal.detail,
@@ -226,7 +228,7 @@ impl Hub {
                 Some(Arc::new(Permissions::nothing()))
             });
             let new = Standing {
-                who,
+                who: Arc::clone(&old.who),
                 protocol,
                 version,
                 permissions,

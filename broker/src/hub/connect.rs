@@ -227,12 +227,11 @@ impl Hub {
             // With the session it depends on the expiry whether it was to end with its
             // connection; a new one with clean start ends it in any case.
             let ends = connect.clean_start || state.expiry_secs == 0 || state.ended;
-            state.ends_at = Timestamp::NEVER;
-            state.will_at = Timestamp::NEVER;
+            state.set_ends_at(Timestamp::NEVER);
+            state.set_will_at(Timestamp::NEVER);
             // A will that waits is not said if the client is back in time [MQTT-3.1.3-9].
             let said = state
-                .will
-                .take()
+                .take_will()
                 .filter(|will| ends || will.delay_secs == 0);
             (said, ends)
         };
@@ -279,7 +278,7 @@ impl Hub {
             let mut state = session.lock();
             state.expiry_secs = connect.session_expiry_secs;
             state.overlap = connect.overlap;
-            state.will = connect.will;
+            state.set_will(connect.will);
             state.set_window(connect.in_flight, session.is_stored());
             link.origin.protocol = connect.protocol;
             self.connections.insert(link.id, Arc::clone(session));

@@ -45,7 +45,8 @@ impl Hub {
             }
             // As connected, so that its client has some time to come back at the next start;
             // but with an end, which says that what was sent is known.
-            state.ends_at = batch.now.plus_secs(state.expiry_secs);
+            let ends_at = batch.now.plus_secs(state.expiry_secs);
+            state.set_ends_at(ends_at);
             state.record(session, batch, Urgency::Later);
             state.dismiss(reason.clone());
             state.expiry_secs == 0 && !session.is_stored()

@@ -39,7 +39,7 @@ impl Hub {
             {
                 state.expiry_secs = secs;
             }
-            let will = state.will.take().filter(|_| say_will);
+            let will = state.take_will().filter(|_| say_will);
             if state.expiry_secs == 0 {
                 drop(state);
                 self.end(session, batch);
@@ -57,7 +57,7 @@ impl Hub {
     pub fn end(&self, session: &Arc<Session>, batch: &mut Batch) {
         let (subscriptions, entries) = {
             let mut state = session.lock();
-            if let Some(watched) = std::mem::replace(&mut state.watched, Timestamp::NEVER).known() {
+            if let Some(watched) = state.set_watched(Timestamp::NEVER).known() {
                 self.deadlines.lock().remove(&(watched, session.number));
             }
             state.end()
@@ -125,8 +125,8 @@ impl Hub {
                 if delay == 0 {
                     now_due = Some(will);
                 } else {
-                    state.will_at = batch.now.plus_secs(delay);
-                    state.will = Some(will);
+                    state.set_will_at(batch.now.plus_secs(delay));
+                    state.set_will(Some(will));
                 }
             }
             self.watch(session, &mut state);
@@ -143,15 +143,15 @@ impl Hub {
         let will = {
             let _login = self.logins[stripe(&session.client_id)].lock();
             let mut state = session.lock();
-            state.watched = Timestamp::NEVER;
+            state.set_watched(Timestamp::NEVER);
             if state.link.is_some() || state.ended {
                 return;
             }
-            let ends = state.ends_at <= batch.now;
+            let ends = state.ends_at() <= batch.now;
             let mut will = None;
-            if ends || state.will_at <= batch.now {
-                state.will_at = Timestamp::NEVER;
-                will = state.will.take();
+            if ends || state.will_at() <= batch.now {
+                state.set_will_at(Timestamp::NEVER);
+                will = state.take_will();
             }
             if ends {
                 drop(state);
@@ -174,12 +174,12 @@ impl Hub {
     /// so that clients that come and go do not make it grow: an entry that comes too early is
     /// renewed when it is met.
     pub(super) fn watch(&self, session: &Arc<Session>, state: &mut State) {
-        let at = state.will_at.min(state.ends_at);
-        if at == Timestamp::NEVER || state.watched <= at {
+        let at = state.will_at().min(state.ends_at());
+        if at == Timestamp::NEVER || state.watched() <= at {
             return;
         }
         let mut deadlines = self.deadlines.lock();
-        if let Some(later) = std::mem::replace(&mut state.watched, at).known() {
+        if let Some(later) = state.set_watched(at).known() {
             deadlines.remove(&(later, session.number));
         }
         let key = (at, session.number);

@@ -51,7 +51,7 @@ impl Hub {
             if state.ended {
                 return false;
             }
-            state.will = None;
+            state.set_will(None);
             let reason = CloseReason::new(Cause::Unauthorized, "the credentials were revoked");
             state.dismiss(reason)
         };

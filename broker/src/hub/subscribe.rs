@@ -85,10 +85,10 @@ impl Hub {
         loop {
             let work = {
                 let mut state = session.lock();
-                if state.retained.is_empty() || !state.wants_more() {
+                if state.retained().is_empty() || !state.wants_more() {
                     return;
                 }
-                state.retained.remove(0)
+                state.change_retained(|works| works.remove(0))
             };
             let filter = work.request.filter.filter();
             let found =
@@ -114,7 +114,7 @@ impl Hub {
                 if !state.wants_more() {
                     // What is written or queued beyond that could be dropped.
                     cursor = last.map_or(work.cursor.clone(), |last| Some(Cursor::behind(last)));
-                    state.retained.insert(0, RetainedWork { cursor, ..work });
+                    state.put_back_retained(RetainedWork { cursor, ..work });
                     record_progress(&state, session, &held, last.is_some(), batch);
                     drop(state);
                     self.seal(batch);
@@ -131,7 +131,7 @@ impl Hub {
                 last = Some(message);
             }
             if cursor.is_some() {
-                state.retained.insert(0, RetainedWork { cursor, ..work });
+                state.put_back_retained(RetainedWork { cursor, ..work });
             }
             record_progress(&state, session, &held, true, batch);
             drop(state);
@@ -402,7 +402,7 @@ fn record_progress(
 /// Remembers to send retained messages, if the subscription asks for them. Shared subscriptions
 /// get none `[MQTT-3.8.3-4]`; queues have none.
 fn want_retained(state: &mut State, held: &Subscription, existed: bool) {
-    state.retained.retain(|work| work.id != held.id);
+    state.change_retained(|works| works.retain(|work| work.id != held.id));
     let wanted = match held.request.retain_handling {
         RetainHandling::Send => true,
         RetainHandling::SendIfNew => !existed,
@@ -410,11 +410,12 @@ fn want_retained(state: &mut State, held: &Subscription, existed: bool) {
     };
     if wanted && held.group.is_none() {
         let request = held.request.clone();
-        state.retained.push(RetainedWork {
+        let work = RetainedWork {
             id: held.id,
             request,
             cursor: None,
-        });
+        };
+        state.change_retained(|works| works.push(work));
     }
 }
 

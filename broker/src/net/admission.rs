@@ -109,10 +109,18 @@ impl HalfOpen {
     }
 }
 
-/// A connection's place; given back when dropped.
+/// A connection's place and number; given back when dropped.
 #[derive(Debug)]
 pub struct Permit {
     number: u64,
+    /// Until it is taken by who speaks the connection's protocol.
+    seat: Option<Seat>,
+}
+
+/// A connection's place alone, for one that knows its number and ends its login itself; given back
+/// when dropped.
+#[derive(Debug)]
+pub(super) struct Seat {
     counts: Arc<Counts>,
     /// The address, if it is counted.
     ip: Option<Box<IpAddr>>,
@@ -172,8 +180,7 @@ impl Admission {
     pub fn admit(&self, ip: IpAddr) -> Result<Permit, Full> {
         let limits = self.settings.load().limits;
         let before = self.counts.all.fetch_add(1, Ordering::AcqRel);
-        let mut permit = Permit {
-            number: self.number(),
+        let mut seat = Seat {
             counts: Arc::clone(&self.counts),
             ip: None,
         };
@@ -182,7 +189,7 @@ impl Admission {
         }
         let ip = source(ip);
         if ip.is_loopback() {
-            return Ok(permit);
+            return Ok(self.permit(seat));
         }
         let mut count = self.counts.by_ip.entry(ip).or_insert(0);
         if *count >= limits.per_ip {
@@ -190,8 +197,15 @@ impl Admission {
             return Err(Full::Address);
         }
         *count += 1;
-        permit.ip = Some(Box::new(ip));
-        Ok(permit)
+        seat.ip = Some(Box::new(ip));
+        Ok(self.permit(seat))
+    }
+
+    fn permit(&self, seat: Seat) -> Permit {
+        Permit {
+            number: self.number(),
+            seat: Some(seat),
+        }
     }
 
     /// A connection begins with something before its protocol: a TLS handshake, HTTP. Its task is
@@ -297,11 +311,23 @@ impl Permit {
     pub fn number(&self) -> u64 {
         self.number
     }
+
+    /// The place, for one who sees to [`Admission::end_login`].
+    pub(super) fn into_seat(mut self) -> Option<Seat> {
+        self.seat.take()
+    }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.counts.half_open.lock().remove(self.number);
+        if let Some(seat) = &self.seat {
+            seat.counts.half_open.lock().remove(self.number);
+        }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
         self.counts.all.fetch_sub(1, Ordering::AcqRel);
         if let Some(ip) = self.ip.take() {
             self.counts.by_ip.remove_if_mut(&ip, |_, count| {

@@ -43,6 +43,7 @@ use protocols::websocket::deflate::Deflate;
 use protocols::{Limits, Outbox};
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use admission::Seat;
 pub use admission::{Admission, AdmissionLimits, Permit};
 pub(crate) use http::{is_address, metrics};
 pub use listener::{Listener, Service};
@@ -244,9 +245,8 @@ impl Net {
             early,
         );
         Serving {
-            driver: driver.through(door),
-            permit: Some(permit),
-            visit,
+            driver: driver.through(door).visiting(visit),
+            seat: permit.into_seat(),
         }
     }
 
@@ -301,9 +301,7 @@ fn as_gauge(counter: &Counter) -> usize {
 pub struct Serving<S> {
     driver: Driver<S>,
     /// Its place, until it is over.
-    permit: Option<Permit>,
-    /// The functions whose client it is.
-    visit: Option<Arc<Visit>>,
+    seat: Option<Seat>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Future for Serving<S> {
@@ -311,7 +309,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Serving<S> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let ended = ready!(self.driver.run(cx));
-        self.permit = None;
+        self.seat = None;
         self.tell(&ended);
         self.report(&ended);
         Poll::Ready(())
@@ -321,7 +319,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Serving<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> Serving<S> {
     /// Tells functions that the client has gone.
     fn tell(&self, ended: &Ended) {
-        if let Some(visit) = &self.visit {
+        if let Some(visit) = self.driver.visit() {
             visit.guest().ended(&ended.reason);
         }
         let net = self.driver.net();

@@ -1,8 +1,7 @@
 //! What an idle connection holds, so that nobody makes it dearer without noticing.
 
-use tokio::net::TcpStream;
-
 use super::driver::Driver;
+use super::socket::Socket;
 use super::{Serving, WebSocket};
 use crate::session::{Link, Session};
 
@@ -12,11 +11,11 @@ const TASK: usize = 104;
 #[test]
 fn an_idle_connection_is_small() {
     let parts = [
-        ("task", size_of::<Serving<TcpStream>>() + TASK, 384),
-        ("driver", size_of::<Driver<TcpStream>>(), 248),
-        ("link", size_of::<Link>(), 264),
+        ("task", size_of::<Serving<Socket>>() + TASK, 256),
+        ("driver", size_of::<Driver<Socket>>(), 136),
+        ("link", size_of::<Link>(), 256),
         // With the counters of its `Arc`.
-        ("session", size_of::<Session>() + 16, 640),
+        ("session", size_of::<Session>() + 16, 512),
         ("web socket", size_of::<WebSocket>(), 160),
     ];
     for (part, bytes, most) in parts {

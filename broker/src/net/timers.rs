@@ -21,7 +21,7 @@ const TICK_MS: u64 = 100;
 /// Names an armed timer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimerId {
-    tick: u64,
+    tick: u32,
     key: NonZeroU32,
 }
 
@@ -29,6 +29,9 @@ pub struct TimerId {
 #[derive(Debug)]
 pub struct Timers {
     ticks: Mutex<Ticks>,
+    /// Ticks are counted from this one, so that they are small: each connection holds one. They last
+    /// for 13 years.
+    start: u64,
     /// Told when the first deadline is now an earlier one.
     earlier: Notify,
 }
@@ -36,9 +39,9 @@ pub struct Timers {
 #[derive(Debug)]
 struct Ticks {
     /// By the tick at which they are due; none is empty.
-    armed: BTreeMap<u64, Vec<Armed>>,
+    armed: BTreeMap<u32, Vec<Armed>>,
     /// The tick up to which all was fired.
-    turned: u64,
+    turned: u32,
     /// Need be unique within a tick only, so that it may go round.
     next_key: NonZeroU32,
 }
@@ -55,9 +58,10 @@ impl Timers {
         Self {
             ticks: Mutex::new(Ticks {
                 armed: BTreeMap::new(),
-                turned: tick(now),
+                turned: 0,
                 next_key: NonZeroU32::MIN,
             }),
+            start: now.0 / TICK_MS,
             earlier: Notify::new(),
         }
     }
@@ -65,8 +69,7 @@ impl Timers {
     /// Wakes the waker once `at` has come.
     pub fn arm(&self, at: Timestamp, waker: &Waker) -> TimerId {
         let mut ticks = self.ticks.lock();
-        // Rounded up, so that a connection woken by it finds its deadline passed.
-        let tick = (tick(at) + 1).max(ticks.turned + 1);
+        let tick = self.tick_after(at).max(ticks.turned.saturating_add(1));
         let key = ticks.next_key;
         ticks.next_key = key.checked_add(1).unwrap_or(NonZeroU32::MIN);
         let is_first = ticks.armed.keys().next().is_none_or(|first| tick < *first);
@@ -79,6 +82,16 @@ impl Timers {
             self.earlier.notify_one();
         }
         TimerId { tick, key }
+    }
+
+    /// Whether a timer fires no later than one that would be armed for `at`.
+    pub fn is_in_time(&self, id: TimerId, at: Timestamp) -> bool {
+        id.tick <= self.tick_after(at)
+    }
+
+    /// Whether a timer's time has come.
+    pub fn is_due(&self, id: TimerId, now: Timestamp) -> bool {
+        id.tick <= self.tick(now)
     }
 
     /// Forgets a timer that is no longer wanted. Does nothing if it has fired.
@@ -101,9 +114,9 @@ impl Timers {
     pub fn turn(&self, now: Timestamp) {
         let due = {
             let mut ticks = self.ticks.lock();
-            let turned = ticks.turned.max(tick(now));
+            let turned = ticks.turned.max(self.tick(now));
             ticks.turned = turned;
-            let later = ticks.armed.split_off(&(turned + 1));
+            let later = ticks.armed.split_off(&turned.saturating_add(1));
             std::mem::replace(&mut ticks.armed, later)
         };
         for armed in due.into_values().flatten() {
@@ -116,7 +129,7 @@ impl Timers {
     pub fn until_due(&self, now: Timestamp) -> Option<Duration> {
         let first = *self.ticks.lock().armed.keys().next()?;
         Some(Duration::from_millis(
-            (first * TICK_MS).saturating_sub(now.0),
+            ((self.start + u64::from(first)) * TICK_MS).saturating_sub(now.0),
         ))
     }
 
@@ -134,10 +147,16 @@ impl Timers {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
-}
 
-fn tick(at: Timestamp) -> u64 {
-    at.0 / TICK_MS
+    fn tick(&self, at: Timestamp) -> u32 {
+        let tick = (at.0 / TICK_MS).saturating_sub(self.start);
+        u32::try_from(tick).unwrap_or(u32::MAX)
+    }
+
+    /// Rounded up, so that a connection woken by it finds its deadline passed.
+    fn tick_after(&self, at: Timestamp) -> u32 {
+        self.tick(at).saturating_add(1)
+    }
 }
 
 #[cfg(test)]
@@ -185,6 +204,22 @@ mod tests {
         assert_eq!(count.0.load(Ordering::SeqCst), 0);
         timers.turn(Timestamp(at.0 + 200));
         assert_eq!(count.0.load(Ordering::SeqCst), 1);
+    }
+
+    #[test]
+    fn a_timer_knows_whether_it_is_due_and_early_enough() {
+        let timers = Timers::new(Timestamp(1_234_567));
+        let (_, waker) = counter();
+        let id = timers.arm(Timestamp(1_240_000), &waker);
+        assert!(!timers.is_due(id, Timestamp(1_240_000)));
+        assert!(timers.is_due(id, Timestamp(1_240_100)));
+        assert!(timers.is_in_time(id, Timestamp(1_240_050)));
+        assert!(!timers.is_in_time(id, Timestamp(1_239_900)));
+        let far = timers.arm(Timestamp(u64::MAX - 1), &waker);
+        assert!(
+            !timers.is_due(far, Timestamp(400_000_000_000)),
+            "in 12 years"
+        );
     }
 
     #[test]

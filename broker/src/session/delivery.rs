@@ -201,7 +201,7 @@ impl State {
             }
         }
         self.pump(me, batch);
-        settled.more_retained = !self.retained.is_empty();
+        settled.more_retained = !self.retained().is_empty();
         settled
     }
 
@@ -213,7 +213,7 @@ impl State {
         let count = settled.count();
         self.acknowledged(count);
         self.pump(me, batch);
-        !self.retained.is_empty()
+        !self.retained().is_empty()
     }
 
     /// Counts messages that the client said it has.
@@ -277,7 +277,7 @@ impl State {
     pub fn has_more(&self) -> bool {
         self.link.as_ref().is_some_and(|link| link.gap > 0)
             || self.missed_offer
-            || !self.retained.is_empty()
+            || !self.retained().is_empty()
             || self.lanes.iter().any(|lane| lane.len() > lane.open())
     }
 

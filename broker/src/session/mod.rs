@@ -8,6 +8,7 @@
 //! and never two sessions' at once.
 
 mod accepted;
+mod aside;
 mod batch;
 mod credentials;
 mod delivery;
@@ -17,15 +18,14 @@ mod link;
 mod record;
 mod route;
 mod spill;
+mod subscriptions;
 
 use std::sync::{Arc, OnceLock};
 
 use bytestring::ByteString;
-use hashbrown::HashMap;
 use parking_lot::{Mutex, MutexGuard};
 use protocols::connection::{
     CloseReason, Lane as LaneChoice, Matched, Overlap, Position, SubscribeRequest, SubscriptionId,
-    Will,
 };
 use protocols::model::{QoS, Timestamp};
 use tokio::sync::Notify;
@@ -39,7 +39,9 @@ pub use link::{Carrier, Link, Origin, PATIENCE, WayBack, connection_id};
 pub use record::Restart;
 pub use route::{Plan, Route, SubRoute, Target};
 pub use spill::{Spill, Wish};
+pub use subscriptions::Subscriptions;
 
+use self::aside::Aside;
 use crate::auth::Identity;
 use crate::auth::access::Rights;
 use crate::router::Cursor;
@@ -94,25 +96,16 @@ pub struct State {
     pub identity: Option<Arc<Identity>>,
     /// Whether the session was ended and must not be used any more.
     pub ended: bool,
-    /// By [`SubscribeRequest::key`].
-    pub subscriptions: HashMap<ByteString, Subscription>,
+    /// What it has subscribed to.
+    pub subscriptions: Subscriptions,
     /// Seconds that it outlives its connection.
     pub expiry_secs: u32,
-    /// When it ends, while it has no connection, or [`Timestamp::NEVER`].
-    pub ends_at: Timestamp,
-    /// What to publish if the connection ends without a good-bye.
-    pub will: Option<Box<Will>>,
-    /// When the will is due, while the client is away, or [`Timestamp::NEVER`].
-    pub will_at: Timestamp,
-    /// When the hub looks after it next, or [`Timestamp::NEVER`] if it is not in the hub's list of
-    /// deadlines.
-    pub watched: Timestamp,
+    /// Its will, its deadlines, retained messages on their way.
+    aside: Option<Box<Aside>>,
     /// What several matching subscriptions mean.
     pub overlap: Overlap,
     /// Packet identifiers of QoS 2 publishes that were accepted and not released.
     pub accepted: Accepted,
-    /// Retained messages that are still to be sent to new subscriptions.
-    pub retained: Vec<RetainedWork>,
     /// Whether a subscription of its matches what its client must not get.
     pub guarded: bool,
     /// Messages before this one were queued when other rules were in force.
@@ -164,15 +157,11 @@ impl Session {
             link: None,
             identity: None,
             ended: false,
-            subscriptions: HashMap::new(),
+            subscriptions: Subscriptions::default(),
             expiry_secs: 0,
-            ends_at: Timestamp::NEVER,
-            will: None,
-            will_at: Timestamp::NEVER,
-            watched: Timestamp::NEVER,
+            aside: None,
             overlap: Overlap::Merge,
             accepted: Accepted::default(),
-            retained: Vec::new(),
             guarded: false,
             trusted_from: 0,
             missed_offer: false,
@@ -251,8 +240,9 @@ impl State {
             lane.reset();
         }
         // What an acknowledged subscription was promised outlives the connection, as its queue does.
-        self.retained
-            .retain(|work| work.request.durable && work.request.qos > QoS::AtMostOnce);
+        self.change_retained(|works| {
+            works.retain(|work| work.request.durable && work.request.qos > QoS::AtMostOnce);
+        });
         self.missed_offer = false;
         self.link.take().map(Box::new)
     }
@@ -334,15 +324,14 @@ impl State {
             }
         }
         let new = Subscription { id, request, group };
-        self.subscriptions
-            .insert(new.request.key.clone(), new.clone());
+        self.subscriptions.insert(new.clone());
         (new, old)
     }
 
     /// Removes a subscription with its lane. Returns what the lane held, for its group.
     pub fn unsubscribe(&mut self, key: &str) -> Option<(Subscription, Vec<Entry>)> {
         let old = self.subscriptions.remove(key)?;
-        self.retained.retain(|work| work.id != old.id);
+        self.change_retained(|works| works.retain(|work| work.id != old.id));
         let mut left = Vec::new();
         if let Some(at) = self
             .lanes
@@ -359,27 +348,27 @@ impl State {
 
     /// The client is away from now on and has `secs` to come back.
     pub fn end_after(&mut self, now: Timestamp, secs: u32) {
-        self.ends_at = match secs {
+        self.set_ends_at(match secs {
             u32::MAX => Timestamp::NEVER,
             _ => now.plus_secs(secs),
-        };
+        });
     }
 
     /// Ends the session: what it held is returned, for groups.
     pub fn end(&mut self) -> (Vec<Subscription>, Vec<Entry>) {
         self.ended = true;
-        self.ends_at = Timestamp::NEVER;
-        self.will_at = Timestamp::NEVER;
+        self.set_ends_at(Timestamp::NEVER);
+        self.set_will_at(Timestamp::NEVER);
         let mut entries = Vec::new();
         for lane in &mut self.lanes {
             entries.extend(lane.drain());
         }
         self.lanes.clear();
-        self.retained.clear();
+        self.change_retained(Vec::clear);
         self.accepted = Accepted::default();
         self.queued = 0;
         self.queued_bytes = 0;
-        let mut subscriptions: Vec<_> = self.subscriptions.drain().map(|(_, held)| held).collect();
+        let mut subscriptions = self.subscriptions.take();
         subscriptions.sort_by_key(|held| held.id);
         (subscriptions, entries)
     }

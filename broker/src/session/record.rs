@@ -61,9 +61,9 @@ impl State {
             user: me.user().cloned(),
             expiry_secs: self.expiry_secs,
             connected: self.link.is_some(),
-            ends_at: self.ends_at.known(),
-            will_at: self.will_at.known(),
-            will: self.will.as_deref().map(will_record),
+            ends_at: self.ends_at().known(),
+            will_at: self.will_at().known(),
+            will: self.will().map(will_record),
             overlap: self.overlap,
             window: self.own_window(),
             next_position: self.next_position,
@@ -88,7 +88,7 @@ impl State {
         if !me.is_stored() || !held.request.durable {
             return;
         }
-        let retained = self.retained.iter().find(|work| work.id == held.id);
+        let retained = self.retained().iter().find(|work| work.id == held.id);
         let retained = match retained {
             Some(work) if held.request.qos > protocols::model::QoS::AtMostOnce => {
                 match &work.cursor {
@@ -135,15 +135,15 @@ impl State {
         };
         if let Some(cursor) = cursor {
             let request = request.clone();
-            self.retained.push(RetainedWork {
+            let work = RetainedWork {
                 id,
                 request,
                 cursor,
-            });
+            };
+            self.change_retained(|works| works.push(work));
         }
         let held = Subscription { id, request, group };
-        self.subscriptions
-            .insert(held.request.key.clone(), held.clone());
+        self.subscriptions.insert(held.clone());
         held
     }
 
@@ -240,9 +240,9 @@ impl State {
         self.next_subscription = record.next_subscription;
         self.accepted.extend(recovered.accepted.iter().copied());
         self.set_window(record.window, true);
-        self.will = record.will.as_ref().map(will);
-        self.will_at = record.will_at.unwrap_or(Timestamp::NEVER);
-        self.ends_at = record.ends_at.unwrap_or(Timestamp::NEVER);
+        self.set_will(record.will.as_ref().map(will));
+        self.set_will_at(record.will_at.unwrap_or(Timestamp::NEVER));
+        self.set_ends_at(record.ends_at.unwrap_or(Timestamp::NEVER));
         if record.connected {
             self.lose(restart);
         }
@@ -258,10 +258,11 @@ impl State {
             expiry.max(restart.grace_secs)
         };
         self.end_after(restart.now, away);
-        if let Some(will) = &mut self.will {
+        if let Some(mut will) = self.take_will() {
             will.delay_secs = will.delay_secs.max(restart.grace_secs);
             let delay = will.delay_secs.min(away);
-            self.will_at = restart.now.plus_secs(delay);
+            self.set_will(Some(will));
+            self.set_will_at(restart.now.plus_secs(delay));
         }
     }
 

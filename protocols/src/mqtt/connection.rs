@@ -33,7 +33,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::alias::{AliasesIn, AliasesOut};
+use self::alias::Aliases;
 use self::auth::Challenged;
 use self::login::Asked;
 use self::publish::{AnswerOrder, LastTopic};
@@ -100,8 +100,8 @@ struct Client {
     order: AnswerOrder,
     last_topic: LastTopic,
     sent: Sent,
-    aliases_in: AliasesIn,
-    aliases_out: Option<Box<AliasesOut>>,
+    /// Made with the first one.
+    aliases: Option<Box<Aliases>>,
 }
 
 #[derive(Debug)]
@@ -245,8 +245,7 @@ impl Client {
             order: AnswerOrder::default(),
             last_topic: LastTopic::default(),
             sent: Sent::default(),
-            aliases_in: AliasesIn::default(),
-            aliases_out: None,
+            aliases: None,
         }
     }
 

@@ -42,7 +42,8 @@ pub struct Rights {
 
 #[derive(Debug, Default)]
 struct Inner {
-    standing: Option<Standing>,
+    /// Shared by all of whom nothing is known, and in one place for the others.
+    standing: Option<Arc<Standing>>,
     /// What follows from the standing, once it was asked for.
     known: Option<Box<Conclusions>>,
 }
@@ -67,9 +68,10 @@ struct Known {
 
 impl Rights {
     /// Takes another standing and returns the one before.
-    pub fn set(&self, standing: Standing) -> Option<Standing> {
-        let mut inner = self.inner.lock();
+    pub fn set(&self, standing: Standing) -> Option<Arc<Standing>> {
         let restricted = standing.permissions.is_some();
+        let standing = shared(standing);
+        let mut inner = self.inner.lock();
         inner.known = None;
         let old = inner.standing.replace(standing);
         self.restricted.store(restricted, Ordering::Release);
@@ -77,7 +79,7 @@ impl Rights {
     }
 
     /// The standing; `None` for a session that was restored and whose client was not seen since.
-    pub fn standing(&self) -> Option<Standing> {
+    pub fn standing(&self) -> Option<Arc<Standing>> {
         self.inner.lock().standing.clone()
     }
 
@@ -164,8 +166,70 @@ impl Inner {
     }
 }
 
+/// One standing for all clients of which nothing is known and that may do everything: where nobody
+/// logs in, that is each of them.
+fn shared(standing: Standing) -> Arc<Standing> {
+    /// The latest of each protocol.
+    static ANYBODY: Mutex<Vec<Arc<Standing>>> = Mutex::new(Vec::new());
+    if standing.permissions.is_some() || standing.who.method != Method::Anonymous {
+        return Arc::new(standing);
+    }
+    let mut known = ANYBODY.lock();
+    let place = known
+        .iter()
+        .position(|held| held.protocol == standing.protocol);
+    match place {
+        Some(at) if is_same(&known[at], &standing) => Arc::clone(&known[at]),
+        place => {
+            let standing = Arc::new(standing);
+            match place {
+                Some(at) => known[at] = Arc::clone(&standing),
+                None => known.push(Arc::clone(&standing)),
+            }
+            standing
+        }
+    }
+}
+
+/// Whether two standings without permissions are one.
+fn is_same(one: &Standing, other: &Standing) -> bool {
+    Arc::ptr_eq(&one.who, &other.who) && one.version == other.version
+}
+
 fn place(action: Action, topic: &Topic) -> usize {
     let mut hasher = foldhash::fast::FixedState::with_seed(action as u64).build_hasher();
     hasher.write(topic.as_str().as_bytes());
     usize::try_from(hasher.finish() % VERDICTS as u64).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn standing(who: &Arc<Identity>, version: u64) -> Arc<Standing> {
+        shared(Standing {
+            who: Arc::clone(who),
+            protocol: "of these tests",
+            version,
+            permissions: None,
+        })
+    }
+
+    #[test]
+    fn clients_of_whom_nothing_is_known_share_their_standing() {
+        let nobody = Arc::new(Identity::default());
+        let first = standing(&nobody, 1);
+        assert!(Arc::ptr_eq(&first, &standing(&nobody, 1)));
+        let later = standing(&nobody, 2);
+        assert_eq!((first.version, later.version), (1, 2));
+        let somebody = Arc::new(Identity {
+            user: Some("u".into()),
+            method: Method::Password,
+            ..Identity::default()
+        });
+        let theirs = standing(&somebody, 2);
+        assert!(Arc::ptr_eq(&theirs.who, &somebody));
+        assert!(!Arc::ptr_eq(&theirs, &standing(&somebody, 2)));
+        assert!(Arc::ptr_eq(&later, &standing(&nobody, 2)));
+    }
 }

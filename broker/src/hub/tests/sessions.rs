@@ -173,11 +173,11 @@ fn a_client_that_returns_while_its_old_connection_ends_loses_nothing() {
         });
         let state = old.session.lock();
         assert!(
-            state.link.is_some() && state.will.is_some(),
+            state.link.is_some() && state.will().is_some(),
             "round {round}"
         );
         assert!(
-            state.will_at.known().is_none() && state.ends_at.known().is_none(),
+            state.will_at().known().is_none() && state.ends_at().known().is_none(),
             "round {round}"
         );
         assert!(state.subscriptions.contains_key("f/0"), "round {round}");

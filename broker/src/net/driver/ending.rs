@@ -19,13 +19,13 @@ const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 1024 * 1024;
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
-    pub(super) fn deadline(&mut self) -> Option<Timestamp> {
-        if let Some(linger) = &self.lingers {
+    pub(super) fn deadline(&self) -> Option<Timestamp> {
+        let rare = self.rare.as_deref();
+        if let Some(linger) = rare.and_then(|rare| rare.lingers) {
             return Some(linger.since + LINGER);
         }
-        let stall = self.stalled_since.as_deref();
-        let stall = stall.map(|since| *since + self.live.stall);
-        if self.closing.is_some() {
+        let stall = self.stalled_since().map(|since| since + self.live.stall);
+        if self.is_closing() {
             return stall;
         }
         let (next, due) = self.home.with(|link| {
@@ -33,40 +33,41 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             (link.connection.next_timeout(), due)
         });
         let now = self.net.clock.now();
-        let throttle = self.throttle.as_ref();
+        let throttle = rare.and_then(|rare| rare.throttle.as_ref());
         let slowed = throttle.and_then(|held| held.deadline(&self.live.throttling, now));
         [stall, next, due, slowed].into_iter().flatten().min()
     }
 
     pub(super) fn set_timer(&mut self, cx: &Context<'_>) {
         let Some(at) = self.deadline() else { return };
+        let timers = &self.net.timers;
         match self.timer {
-            Some((armed, _)) if armed <= at => {}
+            Some(armed) if timers.is_in_time(armed, at) => {}
             old => {
-                if let Some((_, id)) = old {
-                    self.net.timers.disarm(id);
+                if let Some(id) = old {
+                    timers.disarm(id);
                 }
-                self.timer = Some((at, self.net.timers.arm(at, cx.waker())));
+                self.timer = Some(timers.arm(at, cx.waker()));
             }
         }
     }
 
     pub(super) fn meet_deadline(&mut self) {
-        let Some((armed, _)) = self.timer else { return };
+        let Some(armed) = self.timer else { return };
         let now = self.net.clock.now();
-        if now < armed {
+        if !self.net.timers.is_due(armed, now) {
             return;
         }
         self.timer = None;
+        let stall = self.live.stall;
         if self
-            .stalled_since
-            .as_deref()
-            .is_some_and(|since| *since + self.live.stall <= now)
+            .stalled_since()
+            .is_some_and(|since| since + stall <= now)
         {
             self.give_up();
             return;
         }
-        if self.closing.is_some() {
+        if self.is_closing() {
             return;
         }
         if let Some(session) = self.home.session() {
@@ -89,43 +90,43 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// The client reads nothing: there is no point in writing more.
     pub(super) fn give_up(&mut self) {
         let secs = self.live.stall.as_secs();
-        self.closing.get_or_insert_with(|| {
+        self.rare().closing.get_or_insert_with(|| {
             let detail = format!("the client has read nothing for {secs} seconds");
             Box::new(CloseReason::new(Cause::SlowConsumer, detail))
         });
         self.is_given_up = true;
         // Before the rest is thrown away, so that no publisher puts more behind it.
         self.part();
-        self.stalled_since = None;
-        self.writing.clear();
+        let rare = self.rare();
+        rare.stalled_since = None;
+        rare.writing.clear();
         self.home.with(|link| drop(link.outbox.take()));
     }
 
     pub(super) fn broken(&mut self, error: &io::Error) -> Ended {
         let failed = || CloseReason::new(Cause::Io, format!("the socket failed: {error}"));
-        let reason = self.closing.take().map_or_else(failed, |reason| *reason);
+        let reason = self.take_closing().unwrap_or_else(failed);
         self.leave(reason)
     }
 
     /// All is written: says so to the other side, and waits a little for its end.
     pub(super) fn finish(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
-        let mut linger = match self.lingers.as_deref() {
-            Some(linger) => *linger,
+        let mut linger = match self.rare().lingers {
+            Some(linger) => linger,
             None => {
                 self.part();
                 match Pin::new(&mut self.socket).poll_shutdown(cx) {
                     Poll::Ready(Ok(())) => {}
                     // TLS has last words of its own, and they too may find no room.
                     Poll::Pending if !self.is_given_up => {
-                        let now = self.net.clock.now();
-                        self.stalled_since.get_or_insert_with(|| Box::new(now));
+                        self.stall();
                         self.set_timer(cx);
                         return Poll::Pending;
                     }
                     // An error here means that the other side is gone already.
                     Poll::Ready(Err(_)) | Poll::Pending => return Poll::Ready(self.ended()),
                 }
-                self.stalled_since = None;
+                self.flow();
                 Linger {
                     since: self.net.clock.now(),
                     discarded: 0,
@@ -148,7 +149,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             }
         };
         READ_BUFFER.set(buffer);
-        self.lingers = Some(Box::new(linger));
+        self.rare().lingers = Some(linger);
         if over || linger.since + LINGER <= self.net.clock.now() {
             return Poll::Ready(self.ended());
         }
@@ -157,8 +158,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 
     pub(super) fn ended(&mut self) -> Ended {
-        let reason = self.closing.take();
-        let reason = reason.map(|reason| *reason);
+        let reason = self.take_closing();
         self.leave(reason.unwrap_or_else(|| CloseReason::new(Cause::Normal, "")))
     }
 }

@@ -33,13 +33,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         self.notice_end();
         match self.web_socket.take() {
             Some(mut web_socket) if web_socket.whole => {
-                let mut rest = std::mem::take(&mut self.pending);
+                let mut rest = self.take_pending();
                 self.unframe(&mut web_socket, &mut rest, &mut batch);
                 self.web_socket = Some(web_socket);
             }
             web_socket => {
                 self.web_socket = web_socket;
-                if !self.pending.is_empty() {
+                if !self.is_whole() {
                     self.feed(&[], &mut batch);
                 }
             }
@@ -99,9 +99,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         if batch.received() > 0
             && let Some(pause) = self.net.hub.guard.memory.pause()
         {
-            self.pause = Some(Box::pin(tokio::time::sleep(pause)));
+            self.rare().pause = Some(Box::pin(tokio::time::sleep(pause)));
         }
-        let Some(throttle) = &mut self.throttle else {
+        let Some(throttle) = self.rare.as_mut().and_then(|rare| rare.throttle.as_mut()) else {
             return;
         };
         let protection = &self.net.hub.metrics.protection;
@@ -115,7 +115,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// Whether nothing is read because the client sends too fast. One that does so for too long is
     /// closed.
     pub(super) fn is_throttled(&mut self) -> bool {
-        let Some(throttle) = &self.throttle else {
+        let Some(throttle) = self.rare.as_ref().and_then(|rare| rare.throttle.as_ref()) else {
             return false;
         };
         let held = throttle.holds(&self.live.throttling, self.net.clock.now());
@@ -134,7 +134,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         {
             let pause = self.live.pause;
             self.net.hub.metrics.publisher_pauses.inc();
-            self.pause = Some(Box::pin(async move {
+            self.rare().pause = Some(Box::pin(async move {
                 // Either is fine: the receiver has read, or it has had its chance.
                 let _ = tokio::time::timeout(pause, slow.drained().notified()).await;
             }));
@@ -148,10 +148,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         batch: &mut Batch,
     ) {
         let mut rest = input;
-        while self.closing.is_none() {
+        while !self.is_closing() {
             if web_socket.whole && self.home.gate.is_waiting() {
                 // A message is used up whole, and nobody takes one now.
-                self.pending.extend_from_slice(rest);
+                self.rare().pending.extend_from_slice(rest);
                 return;
             }
             match web_socket.decoder.decode(&mut rest, batch.now) {
@@ -194,22 +194,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             write_close(&reason, &mut link.outbox);
             link.end.get_or_insert_with(|| Box::new(reason.clone()));
         });
-        self.closing = Some(Box::new(reason));
+        self.rare().closing = Some(Box::new(reason));
+    }
+
+    /// Whether all that came was used up.
+    fn is_whole(&self) -> bool {
+        let rare = self.rare.as_ref();
+        rare.is_none_or(|rare| rare.pending.is_empty())
     }
 
     /// Gives a stream's bytes to the connection; keeps what is incomplete.
     pub(super) fn feed(&mut self, input: &[u8], batch: &mut Batch) {
-        if self.pending.is_empty() {
+        if self.is_whole() {
             let used = self.receive(input, batch);
-            self.pending.extend_from_slice(&input[used..]);
+            if used < input.len() {
+                self.rare().pending.extend_from_slice(&input[used..]);
+            }
             return;
         }
-        let mut pending = std::mem::take(&mut self.pending);
+        let mut pending = self.take_pending();
         pending.extend_from_slice(input);
         let used = self.receive(&pending, batch);
         pending.drain(..used);
         if !pending.is_empty() {
-            self.pending = pending;
+            self.rare().pending = pending;
         }
     }
 
@@ -217,7 +225,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     pub(super) fn receive(&mut self, input: &[u8], batch: &mut Batch) -> usize {
         let mut commands = COMMANDS.take();
         let mut used = 0;
-        while self.closing.is_none() {
+        while !self.is_closing() {
             let now = batch.now;
             let taken = self.home.with(|link| {
                 link.origin.active_at = now;
@@ -257,12 +265,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 
     pub(super) fn is_paused(&mut self, cx: &mut Context<'_>) -> bool {
-        let Some(pause) = &mut self.pause else {
+        let Some(rare) = &mut self.rare else {
+            return false;
+        };
+        let Some(pause) = &mut rare.pause else {
             return false;
         };
         let waits = pause.as_mut().poll(cx).is_pending();
         if !waits {
-            self.pause = None;
+            rare.pause = None;
         }
         waits
     }

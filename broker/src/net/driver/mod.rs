@@ -38,6 +38,7 @@ use super::throttle::Throttle;
 use super::timers::TimerId;
 use super::{Live, Net};
 use crate::auth::Door;
+use crate::functions::Visit;
 use crate::session::{Batch, Link};
 use crate::telemetry::{ProtocolMetrics, Transport};
 
@@ -60,19 +61,9 @@ pub(super) struct Driver<S> {
     /// The settings of the time when the connection began.
     live: Arc<Live>,
     web_socket: Option<Box<WebSocket>>,
-    /// The beginning of a frame whose rest has not come.
-    pending: Vec<u8>,
-    writing: VecDeque<Bytes>,
-    /// The end, once it is decided; what is in the outbox is still written.
-    closing: Option<Box<CloseReason>>,
-    timer: Option<(Timestamp, TimerId)>,
-    /// Since when the socket takes nothing; in a box, as it is rare.
-    stalled_since: Option<Box<Timestamp>>,
-    /// Since when all is written and the sending side is closed.
-    lingers: Option<Box<Linger>>,
-    pause: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
-    /// How much the client has sent, if there is a limit.
-    throttle: Option<Box<Throttle>>,
+    /// Not there while the connection is idle.
+    rare: Option<Box<Rare>>,
+    timer: Option<TimerId>,
     metrics: Arc<ProtocolMetrics>,
     transport: Transport,
     has_begun: bool,
@@ -82,6 +73,40 @@ pub(super) struct Driver<S> {
     /// Whether the socket is given up: what is in it is not waited for.
     is_given_up: bool,
     is_over: bool,
+}
+
+/// What a connection has for a while, or seldom: an idle one is little else than its fields.
+#[derive(Default)]
+struct Rare {
+    /// The beginning of a frame whose rest has not come.
+    pending: Vec<u8>,
+    /// What the socket had no room for.
+    writing: VecDeque<Bytes>,
+    /// The end, once it is decided; what is in the outbox is still written.
+    closing: Option<Box<CloseReason>>,
+    /// Since when the socket takes nothing.
+    stalled_since: Option<Timestamp>,
+    /// Since when all is written and the sending side is closed.
+    lingers: Option<Linger>,
+    pause: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    /// How much the client has sent, if there is a limit.
+    throttle: Option<Box<Throttle>>,
+    /// The functions whose client it is.
+    visit: Option<Arc<Visit>>,
+}
+
+impl Rare {
+    /// Whether there is nothing in it.
+    fn is_vacant(&self) -> bool {
+        self.pending.is_empty()
+            && self.writing.is_empty()
+            && self.closing.is_none()
+            && self.stalled_since.is_none()
+            && self.lingers.is_none()
+            && self.pause.is_none()
+            && self.throttle.is_none()
+            && self.visit.is_none()
+    }
 }
 
 /// The time between the last words and the end: a socket that is closed while bytes wait to be
@@ -132,22 +157,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         web_socket: Option<WebSocket>,
         early: BytesMut,
     ) -> Self {
+        let rare = Rare {
+            pending: early.into(),
+            throttle: live.throttling.begin(),
+            ..Rare::default()
+        };
         Self {
             socket,
             transport,
             metrics: Arc::clone(&link.metrics),
             net,
-            throttle: live.throttling.begin(),
             live,
             home: Home::new(link),
             web_socket: web_socket.map(Box::new),
-            pending: early.into(),
-            writing: VecDeque::new(),
-            closing: None,
+            rare: (!rare.is_vacant()).then(|| Box::new(rare)),
             timer: None,
-            stalled_since: None,
-            lingers: None,
-            pause: None,
             has_begun: false,
             courtesy: Courtesy::default(),
             is_corked: false,
@@ -162,6 +186,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         self
     }
 
+    /// The functions whose client it is.
+    pub(super) fn visiting(mut self, visit: Option<Arc<Visit>>) -> Self {
+        if visit.is_some() {
+            self.rare().visit = visit;
+        }
+        self
+    }
+
     /// Runs the connection until its end, and says how it ended.
     pub(super) fn run(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
         if !self.has_begun {
@@ -172,6 +204,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             return Poll::Pending;
         }
         self.turn(cx)
+    }
+
+    /// The functions whose client it is.
+    pub(super) fn visit(&self) -> Option<&Visit> {
+        self.rare.as_ref()?.visit.as_deref()
     }
 
     /// The connection's number, for logs.
@@ -197,8 +234,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     fn begin(&mut self) {
         let (link, slot) = self.home.slot();
         self.net.admission.begin_login(link, slot);
-        if !self.pending.is_empty() {
-            let mut early = std::mem::take(&mut self.pending);
+        let mut early = self.take_pending();
+        if !early.is_empty() {
             self.take_in(&mut early);
         }
     }
@@ -211,8 +248,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             self.release_answers();
             match self.write(cx) {
                 Poll::Ready(Err(error)) => return Poll::Ready(self.broken(&error)),
-                Poll::Ready(Ok(())) if self.closing.is_some() => return self.finish(cx),
-                Poll::Pending if self.closing.is_some() => {
+                Poll::Ready(Ok(())) if self.is_closing() => return self.finish(cx),
+                Poll::Pending if self.is_closing() => {
                     self.set_timer(cx);
                     return Poll::Pending;
                 }
@@ -257,7 +294,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                     // It may have closed its sending side only, and still read its answers.
                     self.part();
                     let lost = CloseReason::new(Cause::Lost, "the client closed the connection");
-                    self.closing.get_or_insert(Box::new(lost));
+                    self.rare().closing.get_or_insert(Box::new(lost));
                 }
                 Poll::Pending | Poll::Ready(Ok(_)) => {}
             }
@@ -266,23 +303,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     /// Learns from the link whether the connection is over.
     fn notice_end(&mut self) {
-        if self.closing.is_some() {
+        if self.is_closing() {
             return;
         }
         let web_socket = self.transport.is_web_socket();
-        self.closing = self.home.with(|link| {
+        let reason = self.home.with(|link| {
             let reason = link.end.clone()?;
             if web_socket {
                 websocket::close::write(&mut link.outbox, &reason);
             }
             Some(reason)
         });
+        if reason.is_some() {
+            self.rare().closing = reason;
+        }
     }
 
     /// Leaves the waker where it is needed; `false` if there is something to do after all.
     fn sleep(&mut self, cx: &Context<'_>) -> bool {
         self.home.wake_for_answers(&self.net.hub, cx.waker());
-        let stalled = self.stalled_since.is_some() || self.is_corked;
+        let stalled = self.stalled_since().is_some() || self.is_corked;
         let idle = self.home.with(|link| {
             if link.end.is_some() || link.nudged || !(stalled || link.outbox.is_empty()) {
                 return false;
@@ -291,6 +331,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             true
         });
         if idle {
+            self.rare.take_if(|rare| rare.is_vacant());
             self.set_timer(cx);
         } else {
             self.notice_end();
@@ -300,10 +341,50 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 }
 
 impl<S> Driver<S> {
+    fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+
+    /// Whether the end is decided.
+    fn is_closing(&self) -> bool {
+        self.closing().is_some()
+    }
+
+    fn closing(&self) -> Option<&CloseReason> {
+        self.rare.as_ref()?.closing.as_deref()
+    }
+
+    fn take_closing(&mut self) -> Option<CloseReason> {
+        let reason = self.rare.as_mut()?.closing.take();
+        reason.map(|reason| *reason)
+    }
+
+    fn stalled_since(&self) -> Option<Timestamp> {
+        self.rare.as_ref()?.stalled_since
+    }
+
+    /// The socket takes nothing from now on, or already since before.
+    fn stall(&mut self) {
+        let now = self.net.clock.now();
+        self.rare().stalled_since.get_or_insert(now);
+    }
+
+    /// The socket takes something.
+    fn flow(&mut self) {
+        if let Some(rare) = &mut self.rare {
+            rare.stalled_since = None;
+        }
+    }
+
+    fn take_pending(&mut self) -> Vec<u8> {
+        let rare = self.rare.as_mut();
+        rare.map_or_else(Vec::new, |rare| std::mem::take(&mut rare.pending))
+    }
+
     /// The connection is over: the session, if it still holds it, is told.
     fn leave(&mut self, reason: CloseReason) -> Ended {
         self.is_over = true;
-        if let Some((_, id)) = self.timer.take() {
+        if let Some(id) = self.timer.take() {
             self.net.timers.disarm(id);
         }
         self.part();

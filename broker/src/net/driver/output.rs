@@ -5,7 +5,7 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::Buf;
+use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::super::execute::Step;
@@ -39,6 +39,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             let [.., frames] = link.outbox.frames().to_be_bytes();
             (link.outbox.len(), frames)
         });
+        let is_closing = self.is_closing();
         let courtesy = &mut self.courtesy;
         if bytes == 0 {
             courtesy.waits = false;
@@ -49,7 +50,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             }
         } else if courtesy.impatient > 0 {
             courtesy.impatient -= 1;
-        } else if bytes < WORTH_A_WRITE && self.closing.is_none() {
+        } else if bytes < WORTH_A_WRITE && !is_closing {
             courtesy.waits = true;
             courtesy.frames = frames;
         }
@@ -73,8 +74,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     /// Writes what waits. Ready when all is written.
     pub(super) fn write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let rare = self.rare.as_mut();
+        let mut pieces = rare.map_or_else(VecDeque::new, |rare| std::mem::take(&mut rare.writing));
+        let written = self.write_all(&mut pieces, cx);
+        if !pieces.is_empty() {
+            self.rare().writing = pieces;
+        }
+        written
+    }
+
+    /// Writes `pieces` and what waits behind them.
+    fn write_all(
+        &mut self,
+        pieces: &mut VecDeque<Bytes>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
         loop {
-            if self.writing.is_empty() {
+            if pieces.is_empty() {
                 self.notice_end();
                 let outgoing = self.home.take_outgoing(&self.net.hub);
                 if let Some(seq) = outgoing.cork {
@@ -85,37 +101,40 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                     return Poll::Pending;
                 }
                 self.is_corked = false;
-                self.writing = outgoing.pieces;
+                *pieces = outgoing.pieces;
                 if outgoing.nudged {
                     self.pump();
                 }
-                if self.writing.is_empty() {
+                if pieces.is_empty() {
                     if outgoing.nudged && self.home.with(|link| !link.outbox.is_empty()) {
                         continue;
                     }
                     return self.flush(cx);
                 }
             }
-            match self.write_once(cx) {
+            match self.write_once(pieces, cx) {
                 Poll::Pending => {
-                    let now = self.net.clock.now();
-                    self.stalled_since.get_or_insert_with(|| Box::new(now));
+                    self.stall();
                     return Poll::Pending;
                 }
-                Poll::Ready(result) => self.written(result?)?,
+                Poll::Ready(result) => self.written(pieces, result?)?,
             }
         }
     }
 
-    fn write_once(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    fn write_once(
+        &mut self,
+        pieces: &VecDeque<Bytes>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
         let socket = Pin::new(&mut self.socket);
-        if self.writing.len() == 1 {
+        if pieces.len() == 1 {
             // The usual case, which is cheaper without a list.
-            return socket.poll_write(cx, &self.writing[0]);
+            return socket.poll_write(cx, &pieces[0]);
         }
         let mut slices = [IoSlice::new(&[]); PIECES_PER_WRITE];
         let mut count = 0;
-        for (slice, piece) in slices.iter_mut().zip(&self.writing) {
+        for (slice, piece) in slices.iter_mut().zip(pieces) {
             *slice = IoSlice::new(piece);
             count += 1;
         }
@@ -125,34 +144,31 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// All was given to the socket; TLS may still hold some of it.
     pub(super) fn flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.is_given_up && Pin::new(&mut self.socket).poll_flush(cx)?.is_pending() {
-            let now = self.net.clock.now();
-            self.stalled_since.get_or_insert_with(|| Box::new(now));
+            self.stall();
             return Poll::Pending;
         }
-        self.stalled_since = None;
+        self.flow();
         Poll::Ready(Ok(()))
     }
 
-    pub(super) fn written(&mut self, length: usize) -> io::Result<()> {
+    fn written(&mut self, pieces: &mut VecDeque<Bytes>, length: usize) -> io::Result<()> {
         if length == 0 {
             return Err(io::ErrorKind::WriteZero.into());
         }
-        if self.closing.is_none() {
+        if !self.is_closing() {
             // Last words have one time-out in all, so that no trickle keeps them for ever.
-            self.stalled_since = None;
+            self.flow();
         }
         self.metrics.bytes_sent.add(length as u64);
         let mut left = length;
-        while let Some(piece) = self.writing.front_mut() {
+        while let Some(piece) = pieces.front_mut() {
             if piece.len() > left {
                 piece.advance(left);
                 return Ok(());
             }
             left -= piece.len();
-            self.writing.pop_front();
+            pieces.pop_front();
         }
-        // Keeps no capacity while idle.
-        self.writing = VecDeque::new();
         if let Some(session) = self.home.session() {
             session.emptied();
             if session.lock().has_more() {

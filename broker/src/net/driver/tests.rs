@@ -273,7 +273,7 @@ fn what_comes_while_a_publisher_pauses_is_written_and_does_not_end_it() {
     let session = Arc::clone(stage.driver.home.session().unwrap());
     let mut first = true;
     // The moment between the write and the sleep, in which another task may deliver.
-    stage.driver.pause = Some(Box::pin(std::future::poll_fn(move |_| {
+    stage.driver.rare().pause = Some(Box::pin(std::future::poll_fn(move |_| {
         if std::mem::take(&mut first) {
             session.with_link(1, |link| link.outbox.frame(FrameType::Binary, &[b"m"]));
         }
@@ -293,7 +293,7 @@ fn a_taken_over_connection_ends_though_its_socket_takes_nothing() {
     assert!(new.turn(b"c").is_pending());
     assert!(old.was_woken());
     assert!(old.turn(b"eee").is_pending());
-    assert!(old.driver.closing.is_some());
+    assert!(old.driver.is_closing());
     assert_eq!(
         old.driver.home.with(|link| link.outbox.len()),
         1,
@@ -316,13 +316,27 @@ fn a_client_that_leaves_too_much_unread_gets_last_words_instead() {
     // One read may ask for more than the bound; the barrier's answer finds it exceeded.
     assert!(stage.turn(b"e").is_pending());
     assert!(stage.turn(b"eeeeeb").is_pending());
-    let reason = stage.driver.closing.clone().unwrap();
+    let reason = stage.driver.closing().cloned().unwrap();
     assert_eq!(reason.cause, Cause::SlowConsumer);
     assert_eq!(stage.driver.home.with(|link| link.outbox.len()), 1);
     stage.takes(false);
     assert!(stage.turn(b"").is_pending(), "it lingers");
     assert_eq!(stage.takes(false), format!("{}X", "e".repeat(1000)));
     assert!(stage.driver.home.session().unwrap().lock().link.is_none());
+}
+
+#[test]
+fn what_is_rare_is_kept_only_as_long_as_there_is_some() {
+    let mut stage = Stage::new(&net(), 1);
+    assert!(stage.turn(b"c").is_pending());
+    assert!(stage.driver.rare.is_none(), "idle");
+    stage.takes(true);
+    assert!(stage.turn(b"e").is_pending());
+    assert!(stage.driver.stalled_since().is_some());
+    stage.takes(false);
+    assert!(stage.turn(b"").is_pending());
+    assert!(stage.driver.rare.is_none(), "idle again");
+    assert_eq!(stage.takes(false), "e".repeat(1000));
 }
 
 #[test]

@@ -7,6 +7,15 @@ use bytestring::ByteString;
 
 use crate::model::Topic;
 
+/// The aliases of a connection, both ways.
+#[derive(Debug, Default)]
+pub(super) struct Aliases {
+    /// Those of the client.
+    pub(super) incoming: AliasesIn,
+    /// Those towards it, if it takes any.
+    pub(super) outgoing: Option<AliasesOut>,
+}
+
 /// Topics that the client gave a number. Empty until the first one is set.
 #[derive(Debug, Default)]
 pub(super) struct AliasesIn(Vec<Option<Topic>>);

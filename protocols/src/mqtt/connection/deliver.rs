@@ -9,7 +9,7 @@ use std::num::NonZeroU16;
 use bytes::Bytes;
 
 use super::Client;
-use super::alias::Alias;
+use super::alias::{Alias, AliasesOut};
 use super::window::Sent;
 use crate::connection::{Delivered, Delivery};
 use crate::model::{Encoding, Message, QoS, Timestamp};
@@ -70,9 +70,13 @@ impl Client {
     /// Whether nothing in the packet is this receiver's own, but for the retain flag.
     fn is_plain(&self, delivery: &Delivery<'_>) -> bool {
         self.version == Version::V311
-            || (self.aliases_out.is_none()
+            || (self.aliases_out().is_none()
                 && delivery.message.expires_at.is_none()
                 && delivery.matched.iter().all(|one| one.identifier.is_none()))
+    }
+
+    fn aliases_out(&self) -> Option<&AliasesOut> {
+        self.aliases.as_ref()?.outgoing.as_ref()
     }
 
     /// Whether no properties travel with the message to this client.
@@ -168,7 +172,11 @@ impl Client {
         };
         // A number is taken only if the packet is sure to be sent with it.
         let room = self.packet_bytes_max().saturating_sub(ALIAS_BYTES);
-        let alias = match &mut self.aliases_out {
+        let alias = match self
+            .aliases
+            .as_mut()
+            .and_then(|held| held.outgoing.as_mut())
+        {
             Some(aliases) if head.packet_bytes <= room => aliases.choose(&delivery.message.topic),
             _ => Alias::None,
         };

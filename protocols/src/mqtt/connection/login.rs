@@ -8,7 +8,7 @@ use std::num::{NonZeroU16, NonZeroU32};
 
 use bytestring::ByteString;
 
-use super::alias::AliasesOut;
+use super::alias::{Aliases, AliasesIn, AliasesOut};
 use super::publish::{Region, check_payload, check_user_properties, user_properties};
 use super::{Client, Phase, auth, reason, reason_string};
 use crate::connection::{
@@ -178,7 +178,12 @@ impl Client {
             .topic_alias_maximum
             .unwrap_or(0)
             .min(self.limits.topic_alias_maximum_out);
-        self.aliases_out = (aliases > 0).then(|| Box::new(AliasesOut::new(aliases)));
+        self.aliases = (aliases > 0).then(|| {
+            Box::new(Aliases {
+                incoming: AliasesIn::default(),
+                outgoing: Some(AliasesOut::new(aliases)),
+            })
+        });
     }
 
     fn check_connect(&self, connect: &Connect<'_>) -> Result<(), Refused> {

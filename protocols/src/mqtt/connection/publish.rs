@@ -295,7 +295,9 @@ impl Client {
             ));
         }
         if packet.topic.is_empty() {
-            return match alias.and_then(|alias| self.aliases_in.topic(alias.get())) {
+            let known = self.aliases.as_ref().map(|aliases| &aliases.incoming);
+            let known = known.zip(alias);
+            return match known.and_then(|(known, alias)| known.topic(alias.get())) {
                 Some(topic) => Ok(Ok(topic.clone())),
                 None => Err(protocol_error("the topic alias was not set")),
             };
@@ -320,7 +322,10 @@ impl Client {
             }
         };
         match alias {
-            Some(alias) => self.aliases_in.set(alias.get(), topic.clone()),
+            Some(alias) => {
+                let aliases = self.aliases.get_or_insert_default();
+                aliases.incoming.set(alias.get(), topic.clone());
+            }
             None if is_kept => self.last_topic.keep(&topic),
             None => {}
         }

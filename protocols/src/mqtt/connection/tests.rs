@@ -242,5 +242,5 @@ fn delivery(message: &Arc<Message>, qos: QoS, position: Option<Position>) -> Del
 #[test]
 fn a_connection_is_small() {
     let size = size_of::<Client>();
-    assert!(size <= 200, "{size}");
+    assert!(size <= 128, "{size}");
 }
