@@ -10,7 +10,9 @@
 //! then [`registry`] (the list of protocols).
 
 pub mod connection;
+mod find;
 pub mod json;
+mod last_topic;
 pub mod limits;
 pub mod model;
 pub mod mqtt;

@@ -14,6 +14,7 @@ use crate::connection::{
     Connect, Lane, Overlap, Publish, Refusal, RefusalCode, RetainHandling, Secret,
     SubscribeRequest, parse_filter, parse_topic, topics,
 };
+use crate::last_topic::LastTopic;
 use crate::limits::Limits;
 use crate::model::{Kind, Message, PayloadFormat, Properties, QoS, Timestamp, Topic};
 
@@ -80,7 +81,7 @@ fn check_client_id(id: &str, limits: &Limits) -> Result<(), FrameError> {
 pub(super) fn publish(
     request: PublishRequest<'_>,
     has_id: bool,
-    limits: &Limits,
+    (limits, last_topic): (&Limits, &mut LastTopic),
     now: Timestamp,
 ) -> Result<Publish, FrameError> {
     let highest = limits.maximum_qos.min(QoS::AtLeastOnce);
@@ -105,7 +106,7 @@ pub(super) fn publish(
         )));
     }
     let name = target_topic(&request.target)?;
-    let mut message = message(&name, request.content, limits, now)?;
+    let mut message = message(&name, request.content, (limits, last_topic), now)?;
     message.qos = qos;
     message.retain = request.retain;
     Ok(Publish {
@@ -154,7 +155,7 @@ fn check_level(name: &str, level: &str) -> Result<(), FrameError> {
 fn message(
     name: &str,
     content: Content<'_>,
-    limits: &Limits,
+    (limits, last_topic): (&Limits, &mut LastTopic),
     now: Timestamp,
 ) -> Result<Message, FrameError> {
     if let Some(reply_to) = &content.reply_to {
@@ -165,8 +166,18 @@ fn message(
         Expiry::In(span) => now + span,
         Expiry::At(at) => at,
     });
-    let (name, payload) = allocate(name, content.data);
-    let topic = topic(name, "topic", limits)?;
+    let (topic, payload) = match last_topic.get(name) {
+        Some(topic) => (topic, payload(content.data)),
+        None if last_topic.is_again(name) => {
+            let topic = topic(name.into(), "topic", limits)?;
+            last_topic.keep(&topic);
+            (topic, payload(content.data))
+        }
+        None => {
+            let (name, payload) = allocate(name, content.data);
+            (topic(name, "topic", limits)?, payload)
+        }
+    };
     let mut message = Message::new(topic, payload, QoS::AtMostOnce, false);
     message.properties = properties.map(Box::new);
     message.expires_at = expires_at;
@@ -182,21 +193,23 @@ fn topic(name: ByteString, field: &str, limits: &Limits) -> Result<Topic, FrameE
 
 /// Topic and payload, small ones in one piece of memory.
 fn allocate(name: &str, data: Data<'_>) -> (ByteString, Bytes) {
-    let payload = match data {
+    if let Data::Json(Cow::Borrowed(_)) | Data::Text(Cow::Borrowed(_)) = data
+        && data.as_bytes().len() < SHARE_WITH_TOPIC_BYTES
+    {
+        let both = Bytes::from([name.as_bytes(), data.as_bytes()].concat());
+        let head = ByteString::try_from(both.slice(..name.len()));
+        let payload = both.slice(name.len()..);
+        return (head.unwrap_or_else(|_| name.into()), payload);
+    }
+    (ByteString::from(name), payload(data))
+}
+
+fn payload(data: Data<'_>) -> Bytes {
+    match data {
         Data::Json(Cow::Owned(text)) | Data::Text(Cow::Owned(text)) => Bytes::from(text),
         Data::Binary(Cow::Owned(bytes)) => Bytes::from(bytes),
-        borrowed => {
-            let payload = borrowed.as_bytes();
-            if payload.len() < SHARE_WITH_TOPIC_BYTES {
-                let both = Bytes::from([name.as_bytes(), payload].concat());
-                let head = ByteString::try_from(both.slice(..name.len()));
-                let payload = both.slice(name.len()..);
-                return (head.unwrap_or_else(|_| name.into()), payload);
-            }
-            Bytes::copy_from_slice(payload)
-        }
-    };
-    (ByteString::from(name), payload)
+        borrowed => Bytes::copy_from_slice(borrowed.as_bytes()),
+    }
 }
 
 fn properties(content: &Content<'_>, limits: &Limits) -> Result<Option<Properties>, FrameError> {
@@ -218,7 +231,10 @@ fn properties(content: &Content<'_>, limits: &Limits) -> Result<Option<Propertie
         Data::Binary(_) => (None, Some("application/octet-stream")),
     };
     let properties = Properties {
-        content_type: content.content_type.as_deref().or(implied).map(Into::into),
+        content_type: match content.content_type.as_deref() {
+            Some(said) => Some(said.into()),
+            None => implied.map(ByteString::from_static),
+        },
         reply_to: content.reply_to.as_deref().map(Into::into),
         correlation: content
             .correlation

@@ -25,6 +25,7 @@ use crate::connection::{
     Cause, CloseReason, Command, Connected, Connection, Delivered, Delivery, Notice, Open, Output,
     Refusal, Reply, Secret, Settle, Subscribe, Token,
 };
+use crate::last_topic::LastTopic;
 use crate::limits::Limits;
 use crate::model::Timestamp;
 use crate::outbox::{FrameType, Outbox};
@@ -50,6 +51,7 @@ pub(super) struct JsonConnection {
     malformed: u8,
     /// What was asked and not answered yet, in order.
     unanswered: VecDeque<Unanswered>,
+    last_topic: LastTopic,
     last_token: u64,
 }
 
@@ -91,13 +93,13 @@ impl JsonConnection {
             deadline: Some(open.now + login),
             malformed: 0,
             unanswered: VecDeque::new(),
+            last_topic: LastTopic::default(),
             last_token: SILENT.0,
         }
     }
 
     fn receive_text(&mut self, text: &str, now: Timestamp, out: &mut Output<'_>) {
-        let limits = Arc::clone(&self.limits);
-        let result = ClientFrame::parse(text, &limits).and_then(|frame| {
+        let result = ClientFrame::parse(text, &self.limits).and_then(|frame| {
             let id = frame.id.clone();
             self.handle(frame, text, now, out)
                 .map_err(|error| FrameError { id, ..error })
@@ -235,7 +237,10 @@ impl JsonConnection {
         now: Timestamp,
         out: &mut Output<'_>,
     ) -> Result<(), FrameError> {
-        let mut publish = command::publish(request, id.is_some(), &self.limits, now)?;
+        let mut publish = {
+            let known = (&*self.limits, &mut self.last_topic);
+            command::publish(request, id.is_some(), known, now)?
+        };
         publish.token = Some(match id {
             Some(_) => self.ask(id, What::Nothing)?,
             None => SILENT,
@@ -480,7 +485,13 @@ impl Connection for JsonConnection {
         if matches!(self.state, State::Ended) {
             return Delivered::NotSubscribed;
         }
-        let body = delivery.message.encoded(message::ENCODING, message::body);
+        let own;
+        let body = if delivery.message.is_for_one() {
+            own = message::body(delivery.message);
+            &own
+        } else {
+            delivery.message.encoded(message::ENCODING, message::body)
+        };
         if message::is_plain(delivery) {
             outbox.frame_of(
                 delivery.message,

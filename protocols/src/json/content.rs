@@ -75,10 +75,10 @@ impl Data<'_> {
 
     fn write(&self, object: &mut Object) {
         match self {
-            Self::Json(json) => object.string("dataType", "json").raw("data", json),
-            Self::Text(text) => object.string("dataType", "text").string("data", text),
+            Self::Json(json) => object.raw("dataType", "\"json\"").raw("data", json),
+            Self::Text(text) => object.raw("dataType", "\"text\"").string("data", text),
             Self::Binary(bytes) => object
-                .string("dataType", "base64")
+                .raw("dataType", "\"base64\"")
                 .string("data", &BASE64.encode(bytes)),
         };
     }

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use smallvec::SmallVec;
+
 use super::error::{ErrorCode, FrameError};
 use super::frame::Id;
 use super::scan::{self, Kind, Value};
@@ -25,6 +27,10 @@ macro_rules! names {
                     $($text => Some(Self::$name),)*
                     _ => None,
                 }
+            }
+
+            const fn bit(self) -> u64 {
+                1 << self as u64
             }
 
             pub(super) const fn as_str(self) -> &'static str {
@@ -81,31 +87,51 @@ names! {
     Username = "username",
 }
 
-/// The known members of one object.
+/// The known members of one object: few of all that there are.
 #[derive(Debug)]
 pub(super) struct Fields<'a> {
-    values: [Option<Value<'a>>; Name::ALL.len()],
+    values: SmallVec<[(Name, Value<'a>); 8]>,
+    /// A bit for each name that is there.
+    present: u64,
 }
+
+const _: () = assert!(Name::ALL.len() <= 64, "a name has a bit");
 
 impl<'a> Fields<'a> {
     /// Reads an object. A known member that comes twice is an error; unknown ones are skipped.
     pub(super) fn read(text: &'a str, max_depth: usize) -> Result<Self, FrameError> {
-        let mut values = [None; Name::ALL.len()];
+        let mut fields = Self {
+            values: SmallVec::new(),
+            present: 0,
+        };
         scan::object(text, max_depth, |key, value| {
             let Some(name) = Name::of(&key) else {
                 return Ok(());
             };
-            if values[name as usize].replace(value).is_some() {
+            if fields.has(name) {
                 return Err(FrameError::invalid(format!("\"{key}\" comes twice")));
             }
+            fields.present |= name.bit();
+            fields.values.push((name, value));
             Ok(())
         })?;
-        Ok(Self { values })
+        Ok(fields)
     }
 
     /// The value of a member, `null` included.
+    #[inline]
     pub(super) fn any(&self, name: Name) -> Option<Value<'a>> {
-        self.values[name as usize]
+        if !self.has(name) {
+            return None;
+        }
+        let mut values = self.values.iter();
+        let found = values.find(|(known, _)| *known == name);
+        found.map(|(_, value)| *value)
+    }
+
+    #[inline]
+    fn has(&self, name: Name) -> bool {
+        self.present & name.bit() != 0
     }
 
     /// The value of a member; `null` is the same as none.

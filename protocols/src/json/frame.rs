@@ -11,6 +11,7 @@ use super::fields::{Fields, Name, as_string, must_be};
 use super::scan::{self, Kind, Value};
 use super::write::{self, Object};
 use crate::connection::{Position, Publish, RetainHandling};
+use crate::last_topic::LastTopic;
 use crate::limits::Limits;
 use crate::model::Timestamp;
 
@@ -246,7 +247,7 @@ impl<'a> PublishRequest<'a> {
 
     /// The message that is asked for, at QoS 1 unless it says otherwise; its publisher is nobody.
     pub fn into_publish(self, limits: &Limits, now: Timestamp) -> Result<Publish, FrameError> {
-        super::command::publish(self, true, limits, now)
+        super::command::publish(self, true, (limits, &mut LastTopic::default()), now)
     }
 }
 

@@ -12,6 +12,8 @@ use std::borrow::Cow;
 
 use smallvec::SmallVec;
 
+use crate::find::find;
+
 /// A JSON value that was checked, as it stands in the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Value<'a> {
@@ -358,7 +360,7 @@ impl<'a> Scanner<'a> {
         let mut plain = true;
         loop {
             let rest = &self.text.as_bytes()[self.at..];
-            let Some(length) = rest.iter().position(|&byte| ENDS_PLAIN[usize::from(byte)]) else {
+            let Some(length) = find(rest, 0x20, [b'"', b'\\']) else {
                 self.at = self.text.len();
                 return Err(self.error(Problem::End));
             };
@@ -428,19 +430,6 @@ impl<'a> Scanner<'a> {
         Ok(unit)
     }
 }
-
-/// Bytes at which a run of characters that stand for themselves ends.
-static ENDS_PLAIN: [bool; 256] = {
-    let mut table = [false; 256];
-    let mut control = 0;
-    while control < 0x20 {
-        table[control] = true;
-        control += 1;
-    }
-    table[b'"' as usize] = true;
-    table[b'\\' as usize] = true;
-    table
-};
 
 #[cfg(test)]
 mod tests {

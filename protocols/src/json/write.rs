@@ -7,6 +7,7 @@
 use std::fmt::{Display, Write as _};
 
 use super::frame::Id;
+use crate::find::find;
 
 /// A JSON object that is being written.
 #[derive(Debug)]
@@ -44,14 +45,14 @@ impl Object {
     }
 
     /// A string.
-    pub(super) fn string(&mut self, name: &str, value: &str) -> &mut Self {
+    pub(super) fn string(&mut self, name: &'static str, value: &str) -> &mut Self {
         self.name(name);
         write_string(&mut self.text, value);
         self
     }
 
     /// A string, if there is one.
-    pub(super) fn maybe(&mut self, name: &str, value: Option<&str>) -> &mut Self {
+    pub(super) fn maybe(&mut self, name: &'static str, value: Option<&str>) -> &mut Self {
         if let Some(value) = value {
             self.string(name, value);
         }
@@ -59,7 +60,7 @@ impl Object {
     }
 
     /// A number or a truth value.
-    pub(super) fn plain(&mut self, name: &str, value: impl Display) -> &mut Self {
+    pub(super) fn plain(&mut self, name: &'static str, value: impl Display) -> &mut Self {
         self.name(name);
         // Writing into a string does not fail.
         let _ = write!(self.text, "{value}");
@@ -67,7 +68,7 @@ impl Object {
     }
 
     /// `true`, or nothing at all.
-    pub(super) fn flag(&mut self, name: &str, value: bool) -> &mut Self {
+    pub(super) fn flag(&mut self, name: &'static str, value: bool) -> &mut Self {
         if value {
             self.plain(name, true);
         }
@@ -75,7 +76,7 @@ impl Object {
     }
 
     /// A value that is JSON already.
-    pub(super) fn raw(&mut self, name: &str, json: &str) -> &mut Self {
+    pub(super) fn raw(&mut self, name: &'static str, json: &str) -> &mut Self {
         self.name(name);
         self.text.push_str(json);
         self
@@ -84,7 +85,7 @@ impl Object {
     /// An array of values that are JSON already.
     pub(super) fn array(
         &mut self,
-        name: &str,
+        name: &'static str,
         elements: impl IntoIterator<Item = String>,
     ) -> &mut Self {
         self.name(name);
@@ -124,7 +125,7 @@ impl Object {
                 .map(|(_, value)| string(value.as_ref()));
             let mut values = vec![string(value.as_ref())];
             values.extend(more);
-            inner.name(name);
+            inner.any_name(name);
             match values.as_slice() {
                 [single] => inner.text.push_str(single),
                 several => {
@@ -142,7 +143,15 @@ impl Object {
         self.text
     }
 
-    fn name(&mut self, name: &str) {
+    /// A name of the protocol's own, in which nothing is to be escaped.
+    fn name(&mut self, name: &'static str) {
+        self.text.push_str(if self.started { ",\"" } else { "\"" });
+        self.started = true;
+        self.text.push_str(name);
+        self.text.push_str("\":");
+    }
+
+    fn any_name(&mut self, name: &str) {
         if self.started {
             self.text.push(',');
         }
@@ -163,7 +172,7 @@ pub(crate) fn string(value: &str) -> String {
 pub(super) fn write_string(out: &mut String, value: &str) {
     out.push('"');
     let mut rest = value;
-    while let Some(at) = rest.bytes().position(may_need_escape) {
+    while let Some(at) = find_escape(rest.as_bytes()) {
         out.push_str(&rest[..at]);
         let mut following = rest[at..].chars();
         if let Some(character) = following.next() {
@@ -175,9 +184,9 @@ pub(super) fn write_string(out: &mut String, value: &str) {
     out.push('"');
 }
 
-/// 0xE2 begins, among others, the two line separators.
-fn may_need_escape(byte: u8) -> bool {
-    matches!(byte, 0..=0x1f | b'"' | b'\\' | 0x7f | 0xe2)
+/// What may need an escape: 0xE2 begins, among others, the two line separators.
+fn find_escape(text: &[u8]) -> Option<usize> {
+    find(text, 0x20, [b'"', b'\\', 0x7f, 0xe2])
 }
 
 fn write_character(out: &mut String, character: char) {

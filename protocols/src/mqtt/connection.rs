@@ -36,7 +36,7 @@ use std::time::Duration;
 use self::alias::Aliases;
 use self::auth::Challenged;
 use self::login::Asked;
-use self::publish::{AnswerOrder, LastTopic};
+use self::publish::AnswerOrder;
 use self::window::{OpenIn, Sent};
 use super::decode::{PLAIN_ACK_BYTES, plain_ack, plain_publish};
 use super::packet::{Ack, Disconnect};
@@ -45,6 +45,7 @@ use crate::connection::{
     Cause, CloseReason, Command, Connection, Delivered, Delivery, Elsewhere, Open, Output,
     Protocol, Reply, Settle, Token, WebSocketUse,
 };
+use crate::last_topic::LastTopic;
 use crate::limits::Limits;
 use crate::model::Timestamp;
 use crate::outbox::{FrameType, Outbox};

@@ -11,6 +11,7 @@ use smallvec::SmallVec;
 use super::Version;
 use super::frame::{Escaping, Frame};
 use crate::connection::Cause;
+use crate::find::find;
 use crate::limits::Limits;
 
 /// What a frame may measure.
@@ -186,6 +187,11 @@ impl Decoder {
                 return Ok(Decoded::Incomplete);
             }
         }
+        if self.scan.at == 0
+            && let Some(frame) = self.plain(input, bounds)
+        {
+            return Ok(Decoded::Frame(frame));
+        }
         if self.scan.body == 0 && !self.scan.head(input, bounds)? {
             return Ok(Decoded::Incomplete);
         }
@@ -195,6 +201,61 @@ impl Decoder {
         let body = std::mem::take(&mut self.scan).body;
         let frame = self.frame(&input[..=end], body)?;
         Ok(Decoded::Frame(frame))
+    }
+
+    /// A whole frame in whose head every line and every value stands as it is: no carriage return,
+    /// no escape. It is read in one pass. `None` for any other, and for what is no frame: the scan
+    /// tells what it is.
+    fn plain<'a>(&self, input: &'a [u8], bounds: &Bounds) -> Option<Frame<'a>> {
+        let first = memchr(b'\n', input)?;
+        // Where the colon of each header is, and where its line ends.
+        let mut marks: SmallVec<[(usize, usize); 8]> = SmallVec::new();
+        let mut at = first + 1;
+        let body = loop {
+            let end = at + memchr(b'\n', &input[at..])?;
+            if end == at {
+                break end + 1;
+            }
+            let colon = memchr(b':', &input[at..end]).filter(|colon| *colon > 0)?;
+            if end - at > bounds.line_bytes || marks.len() == bounds.headers {
+                return None;
+            }
+            marks.push((at + colon, end));
+            at = end + 1;
+        };
+        let head = &input[..body];
+        if first > bounds.line_bytes
+            || body > bounds.head_bytes
+            || find(head, 1, [b'\r', b'\\']).is_some()
+        {
+            return None;
+        }
+        let head = simdutf8::basic::from_utf8(head).ok()?;
+        let mut headers = SmallVec::new();
+        let mut content_length = None;
+        let mut at = first + 1;
+        for (colon, end) in marks {
+            let (name, value) = (head.get(at..colon)?, head.get(colon + 1..end)?);
+            if content_length.is_none() && name == "content-length" {
+                content_length = Some(length(value.as_bytes().trim_ascii())?);
+            }
+            headers.push((name, self.trimmed(value)));
+            at = end + 1;
+        }
+        let end = match content_length {
+            Some(length) => body.checked_add(length)?,
+            None => body + memchr(0, &input[body..])?,
+        };
+        if end >= bounds.frame_bytes || *input.get(end)? != 0 {
+            return None;
+        }
+        Some(Frame {
+            raw: &input[..=end],
+            command: head.get(..first)?,
+            headers,
+            body: &input[body..end],
+            escaping: Escaping::Plain,
+        })
     }
 
     fn frame<'a>(&self, raw: &'a [u8], body: usize) -> Result<Frame<'a>, DecodeError> {
@@ -214,6 +275,9 @@ impl Decoder {
             return Err(DecodeError::CarriageReturn);
         }
         let escapes = frame.escaping != Escaping::Plain && head.contains('\\');
+        if !escapes {
+            frame.escaping = Escaping::Plain;
+        }
         for line in lines.take_while(|line| !line.is_empty()) {
             let (name, value) = line.split_once(':').ok_or(DecodeError::Header)?;
             if name.is_empty() {
@@ -337,10 +401,13 @@ pub(super) fn receipt_of<'a>(input: &'a [u8], bounds: &Bounds) -> Option<&'a str
 
 /// A number in digits alone.
 fn length(text: &[u8]) -> Option<usize> {
-    if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
+    if text.is_empty() {
         return None;
     }
-    std::str::from_utf8(text).ok()?.parse().ok()
+    text.iter().try_fold(0_usize, |number, byte| {
+        let digit = byte.checked_sub(b'0').filter(|digit| *digit < 10)?;
+        number.checked_mul(10)?.checked_add(digit.into())
+    })
 }
 
 /// Bytes of line ends at the beginning.
@@ -367,6 +434,8 @@ fn head_has_cr(head: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn bounds() -> Bounds {
@@ -515,6 +584,22 @@ mod tests {
             decoder.decode(input, &bounds()),
             Ok(Decoded::Frame(_))
         ));
+    }
+
+    proptest! {
+        #[test]
+        fn one_pass_finds_what_the_scan_finds(
+            lines in proptest::collection::vec("[a-c:\\\\n \r\\x00ä]{0,9}|content-length:[0-9]", 0..6),
+            body in "[x\\x00]{0,4}",
+            version in proptest::sample::select(&Version::ALL[..]),
+        ) {
+            let input = format!("SEND\n{}\n\n{body}\0y", lines.join("\n"));
+            let input = input.as_bytes();
+            let mut scanning = Decoder::with_version(version);
+            // Behind the first byte there is only the scan.
+            prop_assert_eq!(scanning.decode(&input[..1], &bounds()), Ok(Decoded::Incomplete));
+            prop_assert_eq!(one(version, input), scanning.decode(input, &bounds()));
+        }
     }
 
     #[test]

@@ -137,7 +137,7 @@ mod tests {
     fn from_topic(topic: &str, style: Style) -> String {
         let mut buffer = Buffer::new();
         put(topic, style, Escaping::Plain, &mut buffer);
-        String::from_utf8(buffer.to_vec()).unwrap()
+        String::from_utf8(buffer).unwrap()
     }
 
     #[test]

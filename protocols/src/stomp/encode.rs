@@ -4,7 +4,7 @@
 //! never written raw, so no text from another protocol becomes a header of its own.
 
 use super::Version;
-use super::frame::{Buffer, Escaping};
+use super::frame::{Buffer, Escaping, buffer};
 
 /// Writes one frame: the command, then headers, then the body.
 #[derive(Clone, Debug)]
@@ -16,7 +16,7 @@ pub struct FrameWriter {
 impl FrameWriter {
     /// Begins a frame; `None` is for those before the version is negotiated.
     pub fn new(command: &str, version: Option<Version>) -> Self {
-        let mut buffer = Buffer::new();
+        let mut buffer = buffer();
         buffer.extend_from_slice(command.as_bytes());
         buffer.push(b'\n');
         Self {
@@ -44,7 +44,7 @@ impl FrameWriter {
     /// Ends a frame that has no body.
     pub fn end(mut self) -> Vec<u8> {
         self.buffer.extend_from_slice(b"\n\0");
-        self.buffer.into_vec()
+        self.buffer
     }
 
     /// Ends the frame with a body and its `content-length`; the body may contain NUL.
@@ -74,18 +74,9 @@ pub(super) fn put_content_length(buffer: &mut Buffer, length: usize) {
 }
 
 /// Writes a number in digits.
-pub(super) fn put_number(buffer: &mut Buffer, mut number: u64) {
-    let mut digits = [0; 20];
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + u8::try_from(number % 10).unwrap_or_default();
-        number /= 10;
-        if number == 0 {
-            break;
-        }
-    }
-    buffer.extend_from_slice(&digits[at..]);
+pub(super) fn put_number(buffer: &mut Buffer, number: u64) {
+    let mut digits = itoa::Buffer::new();
+    buffer.extend_from_slice(digits.format(number).as_bytes());
 }
 
 #[cfg(test)]

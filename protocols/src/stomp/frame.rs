@@ -8,9 +8,15 @@ use std::borrow::Cow;
 use smallvec::SmallVec;
 
 use super::Version;
+use crate::find::find;
 
-/// Bytes under construction, on the stack while they are few.
-pub(crate) type Buffer = SmallVec<[u8; 256]>;
+/// Bytes under construction.
+pub(crate) type Buffer = Vec<u8>;
+
+/// Room for what most heads need.
+pub(super) fn buffer() -> Buffer {
+    Buffer::with_capacity(256)
+}
 
 /// One frame, borrowed from the input.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,8 +24,9 @@ pub struct Frame<'a> {
     pub(super) raw: &'a [u8],
     pub(super) command: &'a str,
     /// Name and value as they lie on the wire.
-    pub(super) headers: SmallVec<[(&'a str, &'a str); 12]>,
+    pub(super) headers: SmallVec<[(&'a str, &'a str); 8]>,
     pub(super) body: &'a [u8],
+    /// [`Escaping::Plain`] too if there is no escape in it.
     pub(super) escaping: Escaping,
 }
 
@@ -42,11 +49,17 @@ impl<'a> Frame<'a> {
     /// The value of a header; of repeated ones the first (STOMP 1.2 §Repeated Header Entries).
     ///
     /// `name` is one of the protocol's own, which nobody needs to escape.
+    #[inline]
     pub fn header(&self, name: &str) -> Option<Cow<'a, str>> {
         self.headers
             .iter()
             .find(|(raw, _)| *raw == name)
             .map(|(_, value)| self.escaping.unescape(value))
+    }
+
+    /// Whether there is a header with such a name, as it is on the wire.
+    pub(super) fn has_header(&self, is_such: impl Fn(&str) -> bool) -> bool {
+        self.headers.iter().any(|(name, _)| is_such(name))
     }
 
     /// All headers in their order, repeats included.
@@ -97,10 +110,15 @@ impl Escaping {
     }
 
     /// The text that an accepted `text` stands for.
+    #[inline]
     pub(super) fn unescape(self, text: &str) -> Cow<'_, str> {
         if self == Self::Plain || !text.contains('\\') {
             return Cow::Borrowed(text);
         }
+        self.unescape_some(text)
+    }
+
+    fn unescape_some(self, text: &str) -> Cow<'_, str> {
         let mut plain = String::with_capacity(text.len());
         let mut characters = text.chars();
         while let Some(character) = characters.next() {
@@ -153,9 +171,9 @@ impl Escaping {
     }
 
     fn put(self, text: &str, buffer: &mut Buffer, replace: impl Fn(u8) -> u8) {
-        let special = |byte: &u8| matches!(byte, b'\n' | b'\r' | b':' | b'\\' | 0);
+        let special = [b'\n', b'\r', b':', b'\\'];
         let mut rest = text.as_bytes();
-        while let Some(at) = rest.iter().position(special) {
+        while let Some(at) = find(rest, 1, special) {
             buffer.extend_from_slice(&rest[..at]);
             match self.code(rest[at]) {
                 Some(code) => buffer.extend_from_slice(&[b'\\', code]),
@@ -174,7 +192,7 @@ mod tests {
     fn value(escaping: Escaping, text: &str) -> String {
         let mut buffer = Buffer::new();
         escaping.put_value(text, &mut buffer);
-        String::from_utf8(buffer.to_vec()).unwrap()
+        String::from_utf8(buffer).unwrap()
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! `user-` alone.
 
 use std::borrow::Cow;
+use std::cell::OnceCell;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -16,36 +17,42 @@ use bytestring::ByteString;
 use super::Version;
 use super::destination::{self, Style};
 use super::encode::{put_content_length, put_header, put_number};
-use super::frame::{Buffer, Escaping, Frame};
+use super::frame::{Buffer, Escaping, Frame, buffer};
 use crate::model::{Encoding, Message, Properties, QoS};
 use crate::outbox::FrameType;
 
 /// Headers of SEND that say something to the broker and are not user properties.
-const CONSUMED: [&str; 12] = [
-    "destination",
-    "content-type",
-    "content-length",
-    "transaction",
-    "receipt",
-    "correlation-id",
-    "reply-to",
-    "expires",
-    "retain",
-    "qos",
-    "persistent",
-    "idempotency-key",
-];
+fn is_consumed(name: &str) -> bool {
+    matches!(
+        name,
+        "destination"
+            | "content-type"
+            | "content-length"
+            | "transaction"
+            | "receipt"
+            | "correlation-id"
+            | "reply-to"
+            | "expires"
+            | "retain"
+            | "qos"
+            | "persistent"
+            | "idempotency-key"
+    )
+}
 
 /// Other headers of MESSAGE that only the broker writes.
-const WRITTEN: [&str; 7] = [
-    "message-id",
-    "subscription",
-    "ack",
-    "retained",
-    "redelivered",
-    "delivery-count",
-    "receipt-id",
-];
+fn is_written(name: &str) -> bool {
+    matches!(
+        name,
+        "message-id"
+            | "subscription"
+            | "ack"
+            | "retained"
+            | "redelivered"
+            | "delivery-count"
+            | "receipt-id"
+    )
+}
 
 /// Stands before a user property's name that has a meaning in STOMP.
 const USER: &str = "user-";
@@ -54,7 +61,7 @@ const USER: &str = "user-";
 const BASE64_PREFIX: &str = "base64:";
 
 fn is_reserved(name: &str) -> bool {
-    name.is_empty() || CONSUMED.contains(&name) || WRITTEN.contains(&name)
+    name.is_empty() || is_consumed(name) || is_written(name)
 }
 
 /// Whether a name needs the prefix, or has it: `content-type`, `user-content-type`, …
@@ -65,25 +72,27 @@ fn is_reserved_or_prefixed(mut name: &str) -> bool {
     is_reserved(name)
 }
 
-/// A frame's bytes, copied once; all strings of its message are slices of them.
+/// A frame's bytes, copied once and only if a string of it is kept; all strings of its message are
+/// slices of them.
 pub(super) struct Copied<'a> {
     raw: &'a [u8],
-    bytes: Bytes,
+    bytes: OnceCell<Bytes>,
 }
 
 impl<'a> Copied<'a> {
     pub(super) fn new(frame: &Frame<'a>) -> Self {
         Self {
             raw: frame.raw(),
-            bytes: Bytes::copy_from_slice(frame.raw()),
+            bytes: OnceCell::new(),
         }
     }
 
     fn slice(&self, part: &[u8]) -> Bytes {
         let start = (part.as_ptr() as usize).checked_sub(self.raw.as_ptr() as usize);
         match start {
-            Some(start) if start + part.len() <= self.bytes.len() => {
-                self.bytes.slice(start..start + part.len())
+            Some(start) if start + part.len() <= self.raw.len() => {
+                let bytes = self.bytes.get_or_init(|| Bytes::copy_from_slice(self.raw));
+                bytes.slice(start..start + part.len())
             }
             _ => Bytes::copy_from_slice(part),
         }
@@ -98,9 +107,18 @@ impl<'a> Copied<'a> {
         }
     }
 
+    /// To be asked for last, since it is copied alone if no string is kept.
     pub(super) fn body(&self, frame: &Frame<'a>) -> Bytes {
-        self.slice(frame.body())
+        match self.bytes.get() {
+            Some(_) => self.slice(frame.body()),
+            None => Bytes::copy_from_slice(frame.body()),
+        }
     }
+}
+
+/// Whether a header of SEND becomes a property of its message, or may.
+pub(super) fn is_property(name: &str) -> bool {
+    !is_consumed(name) || matches!(name, "content-type" | "correlation-id" | "reply-to")
 }
 
 /// The user properties of a SEND.
@@ -110,7 +128,7 @@ pub(super) fn user_properties(
 ) -> Vec<(ByteString, ByteString)> {
     frame
         .headers()
-        .filter(|(name, _)| !CONSUMED.contains(&&**name))
+        .filter(|(name, _)| !is_consumed(name))
         .map(|(name, value)| (copied.text(without_prefix(name)), copied.text(value)))
         .collect()
 }
@@ -182,23 +200,38 @@ pub(super) fn tail(message: &Message, version: Version) -> Tail<'_> {
 }
 
 fn encode_tail(message: &Message, escaping: Escaping) -> Bytes {
-    let mut buffer = Buffer::new();
-    let is_text = simdutf8::basic::from_utf8(&message.payload).is_ok();
-    buffer.push(if is_text { TEXT } else { BINARY });
+    let mut buffer = buffer();
+    buffer.push(match kind(message) {
+        FrameType::Text => TEXT,
+        FrameType::Binary => BINARY,
+    });
+    put_tail(message, escaping, &mut buffer);
+    Bytes::copy_from_slice(&buffer)
+}
+
+/// Whether a MESSAGE of it is UTF-8, its body included.
+pub(super) fn kind(message: &Message) -> FrameType {
+    match simdutf8::basic::from_utf8(&message.payload) {
+        Ok(_) => FrameType::Text,
+        Err(_) => FrameType::Binary,
+    }
+}
+
+/// Writes what [`tail`] gives, for a message that only one client receives.
+pub(super) fn put_tail(message: &Message, escaping: Escaping, buffer: &mut Buffer) {
     if let Some(properties) = &message.properties {
-        put_properties(properties, escaping, &mut buffer);
+        put_properties(properties, escaping, buffer);
     }
     if let Some(at) = message.expires_at {
         buffer.extend_from_slice(b"expires:");
-        put_number(&mut buffer, at.0);
+        put_number(buffer, at.0);
         buffer.push(b'\n');
     }
     if message.qos > QoS::AtMostOnce {
         buffer.extend_from_slice(b"persistent:true\n");
     }
-    put_user(message, escaping, &mut buffer);
-    put_content_length(&mut buffer, message.payload.len());
-    Bytes::copy_from_slice(&buffer)
+    put_user(message, escaping, buffer);
+    put_content_length(buffer, message.payload.len());
 }
 
 fn put_properties(properties: &Properties, escaping: Escaping, buffer: &mut Buffer) {
@@ -220,7 +253,7 @@ fn put_user(message: &Message, escaping: Escaping, buffer: &mut Buffer) {
     let user = message.properties.iter().flat_map(|all| &all.user);
     for (name, value) in user {
         // The name as it will be read is what must not be reserved.
-        let mut written = Buffer::new();
+        let mut written = Buffer::with_capacity(name.len());
         escaping.put_name(name, &mut written);
         let reserved = std::str::from_utf8(&written).is_ok_and(is_reserved_or_prefixed);
         if reserved {

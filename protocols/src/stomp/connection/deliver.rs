@@ -6,11 +6,11 @@ use super::StompConnection;
 use super::settle::{MessageId, Number};
 use super::subscribe::{AckMode, Subscription};
 use crate::connection::{Delivered, Delivery, SubscriptionId};
-use crate::model::Timestamp;
+use crate::model::{Message, Timestamp};
 use crate::outbox::Outbox;
 use crate::stomp::destination::Style;
 use crate::stomp::encode::put_number;
-use crate::stomp::frame::{Buffer, Escaping};
+use crate::stomp::frame::{Buffer, Escaping, buffer};
 use crate::stomp::{GIVEN, Version, destination, message};
 
 impl StompConnection {
@@ -36,15 +36,7 @@ impl StompConnection {
             };
             let number = subscription.number(delivery, serial);
             let head = head(subscription, matched.id, number, delivery, version);
-            let tail = message::tail(delivery.message, version);
-            let parts = [head.as_slice(), tail.bytes];
-            outbox.frame_of(
-                delivery.message,
-                tail.kind,
-                &parts,
-                &delivery.message.payload,
-                b"\0",
-            );
+            put(head, delivery.message, version, outbox);
             self.serial += 1;
             self.heart_beat.sent(now);
             delivered = Delivered::Written;
@@ -98,7 +90,7 @@ impl StompConnection {
             return Delivered::NotSubscribed;
         }
         let escaping = Escaping::of("MESSAGE", Some(version));
-        let mut head = Buffer::new();
+        let mut head = buffer();
         head.extend_from_slice(b"MESSAGE\nsubscription:");
         name(&mut head);
         head.extend_from_slice(b"\nmessage-id:");
@@ -110,10 +102,7 @@ impl StompConnection {
         if delivery.retain {
             head.extend_from_slice(b"retained:true\n");
         }
-        let tail = message::tail(delivery.message, version);
-        let parts = [head.as_slice(), tail.bytes];
-        let payload = &delivery.message.payload;
-        outbox.frame_of(delivery.message, tail.kind, &parts, payload, b"\0");
+        put(head, delivery.message, version, outbox);
         self.serial += 1;
         self.heart_beat.sent(now);
         Delivered::Written
@@ -135,6 +124,21 @@ impl Subscription {
     }
 }
 
+/// Puts a MESSAGE that begins with `head`.
+fn put(mut head: Buffer, message: &Message, version: Version, outbox: &mut Outbox) {
+    let payload = &message.payload;
+    if message.is_for_one() {
+        let escaping = Escaping::of("MESSAGE", Some(version));
+        message::put_tail(message, escaping, &mut head);
+        let kind = message::kind(message);
+        outbox.frame_of(message, kind, &[&head], payload, b"\0");
+    } else {
+        let tail = message::tail(message, version);
+        let parts = [head.as_slice(), tail.bytes];
+        outbox.frame_of(message, tail.kind, &parts, payload, b"\0");
+    }
+}
+
 fn head(
     subscription: &Subscription,
     id: SubscriptionId,
@@ -142,7 +146,7 @@ fn head(
     delivery: &Delivery<'_>,
     version: Version,
 ) -> Buffer {
-    let mut head = Buffer::new();
+    let mut head = buffer();
     head.extend_from_slice(&subscription.head);
     let id = MessageId {
         subscription: id,

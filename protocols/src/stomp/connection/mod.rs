@@ -36,6 +36,7 @@ use crate::connection::{
     Cause, CloseReason, Command, Connection, Delivered, Delivery, Open, Output, Refusal,
     RefusalCode, Reply, Token,
 };
+use crate::last_topic::LastTopic;
 use crate::limits::Limits;
 use crate::model::Timestamp;
 use crate::outbox::{FrameType, Outbox};
@@ -57,6 +58,7 @@ pub(super) struct StompConnection {
     answers: Answers,
     subscriptions: Subscriptions,
     transactions: Transactions,
+    last_topic: LastTopic,
     /// Messages written, for their identifiers.
     serial: u64,
 }
@@ -92,6 +94,7 @@ impl StompConnection {
             answers: Answers::default(),
             subscriptions: Subscriptions::default(),
             transactions: Transactions::default(),
+            last_topic: LastTopic::default(),
             serial: 0,
         }
     }

@@ -21,8 +21,9 @@ impl StompConnection {
         let (topic, _) = self.topic(&destination, Some(&copied))?;
         let qos = self.qos(frame, &topic)?;
         let retain = self.retain(frame)?;
+        let properties = self.properties(frame, &copied, out)?;
         let mut message = Message::new(topic, copied.body(frame), qos, retain);
-        message.properties = self.properties(frame, &copied, out)?;
+        message.properties = properties;
         if let Some(value) = frame.header("expires") {
             // As in JMS: 0 is never.
             let at = value
@@ -54,18 +55,25 @@ impl StompConnection {
 
     /// The topic that a destination of SEND stands for.
     fn topic(
-        &self,
+        &mut self,
         destination: &str,
         copied: Option<&Copied<'_>>,
     ) -> Result<(Topic, Style), Fault> {
         let invalid = |error: &dyn std::fmt::Display| invalid(destination, error);
         let (text, style) =
             destination::to_topic(destination, &self.id).map_err(|error| invalid(&error))?;
+        if let Some(topic) = self.last_topic.get(&text) {
+            return Ok((topic, style));
+        }
+        let is_kept = copied.is_some() && self.last_topic.is_again(&text);
         let text = match copied {
-            Some(copied) => copied.text(text),
-            None => ByteString::from(&*text),
+            Some(copied) if !is_kept => copied.text(text),
+            _ => ByteString::from(&*text),
         };
         let topic = parse_topic(text, &self.limits).map_err(|error| invalid(&error))?;
+        if is_kept {
+            self.last_topic.keep(&topic);
+        }
         Ok((topic, style))
     }
 
@@ -105,6 +113,9 @@ impl StompConnection {
         copied: &Copied<'_>,
         out: &mut Output<'_>,
     ) -> Result<Option<Box<Properties>>, Fault> {
+        if !frame.has_header(message::is_property) {
+            return Ok(None);
+        }
         let user = message::user_properties(frame, copied);
         let bytes: usize = user
             .iter()

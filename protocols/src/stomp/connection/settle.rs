@@ -206,7 +206,7 @@ mod tests {
             };
             let mut buffer = Buffer::new();
             id.put(&mut buffer);
-            let text = String::from_utf8(buffer.to_vec()).unwrap();
+            let text = String::from_utf8(buffer).unwrap();
             assert_eq!(MessageId::parse(&text), Some(id), "{text}");
         }
     }

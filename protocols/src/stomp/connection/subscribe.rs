@@ -16,7 +16,7 @@ use crate::connection::{
 use crate::model::{QoS, SubscriptionFilter};
 use crate::stomp::destination::{self, Style};
 use crate::stomp::encode::put_header;
-use crate::stomp::frame::{Buffer, Escaping};
+use crate::stomp::frame::{Escaping, buffer};
 use crate::stomp::{Frame, GIVEN, Version};
 
 /// How a subscription's messages are acknowledged.
@@ -309,7 +309,7 @@ fn is_given(key: &str) -> bool {
 }
 
 fn message_head(version: Option<Version>, header: Option<&str>) -> Box<[u8]> {
-    let mut head = Buffer::new();
+    let mut head = buffer();
     head.extend_from_slice(b"MESSAGE\n");
     if let Some(header) = header {
         let escaping = Escaping::of("MESSAGE", version);
