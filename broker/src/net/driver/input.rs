@@ -14,11 +14,39 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::super::execute::Step;
 use super::super::login::Answered;
 use super::super::throttle::TooFast;
-use super::{COMMANDS, Driver, READ_BUFFER, READ_BYTES, WebSocket};
+use super::{COMMANDS, Driver, READ_BUFFER, READ_BYTES, ROW, STREAM, WebSocket};
 use crate::session::Batch;
 
 /// Answers that may wait for the disk before nothing more is read from their client.
 const HELD_MAX: usize = 16 * 1024;
+
+/// What came in WebSocket frames and is worked through together; its buffers are the thread's.
+struct Row {
+    /// Whether anything is put together: not before the login, which decides what may follow it.
+    is_open: bool,
+    /// What whole messages ask for.
+    commands: Vec<Command>,
+    /// Bytes of these messages.
+    bytes: usize,
+    /// Pieces of a stream.
+    stream: Vec<u8>,
+}
+
+impl Row {
+    fn begin(is_open: bool) -> Self {
+        Self {
+            is_open,
+            commands: ROW.take(),
+            bytes: 0,
+            stream: STREAM.take(),
+        }
+    }
+
+    fn end(self) {
+        ROW.set(self.commands);
+        STREAM.set(self.stream);
+    }
+}
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// Goes on where something had to be asked about the client's credentials, with what it has
@@ -141,6 +169,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
     }
 
+    /// Takes the messages out of their WebSocket frames. Once the client is logged in, what came in
+    /// one read is worked through together: a frame each would cost a turn each.
     pub(super) fn unframe(
         &mut self,
         web_socket: &mut WebSocket,
@@ -148,39 +178,91 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         batch: &mut Batch,
     ) {
         let mut rest = input;
+        let mut row = Row::begin(self.home.session().is_some());
+        if row.is_open {
+            let most = self.live.limits.packet_bytes;
+            web_socket.decoder.set_message_bytes(most);
+        }
         while !self.is_closing() {
             if web_socket.whole && self.home.gate.is_waiting() {
                 // A message is used up whole, and nobody takes one now.
                 self.rare().pending.extend_from_slice(rest);
-                return;
+                break;
             }
             match web_socket.decoder.decode(&mut rest, batch.now) {
                 Ok(None) => break,
                 Ok(Some(Event::Data { bytes, .. })) if web_socket.whole => {
-                    self.receive(bytes, batch);
+                    self.receive_in(&mut row, bytes, batch);
                 }
-                Ok(Some(Event::Data { bytes, .. })) => self.feed(bytes, batch),
+                Ok(Some(Event::Data { bytes, .. })) => {
+                    self.feed_in(&mut row, bytes, !rest.is_empty(), batch);
+                }
                 Ok(Some(Event::Ping(payload))) => self.home.with(|link| {
                     link.outbox.control(OpCode::Pong, payload);
                 }),
                 Ok(Some(Event::Pong(_))) => {}
                 Ok(Some(Event::Close { code, reason })) => {
+                    self.work_through(&mut row, batch);
                     let detail = format!("the client closed the WebSocket {code:?} {reason:?}");
                     let reason = CloseReason::new(Cause::Normal, detail);
                     self.end_web_socket(reason, |_, outbox| {
                         websocket::close::answer(outbox, code);
                     });
                 }
-                Err(fault) => self.end_web_socket(fault, |fault, outbox| {
-                    websocket::close::write(outbox, fault);
-                }),
+                Err(fault) => {
+                    self.work_through(&mut row, batch);
+                    self.end_web_socket(fault, |fault, outbox| {
+                        websocket::close::write(outbox, fault);
+                    });
+                }
             }
-            if self.home.session().is_some() {
+            if !row.is_open && self.home.session().is_some() {
                 web_socket
                     .decoder
                     .set_message_bytes(self.live.limits.packet_bytes);
             }
         }
+        self.work_through(&mut row, batch);
+        row.end();
+    }
+
+    /// Gives a whole message to the connection; what it asks for may wait for the messages behind.
+    fn receive_in(&mut self, row: &mut Row, message: &[u8], batch: &mut Batch) {
+        if !row.is_open {
+            self.receive(message, batch);
+            return;
+        }
+        let taken = self.drive(message, &mut row.commands, batch);
+        row.bytes += message.len();
+        if taken.is_none() || row.bytes > READ_BYTES {
+            self.work_through(row, batch);
+        }
+    }
+
+    /// Gives a piece of a stream to the connection, or puts it with those that follow.
+    fn feed_in(&mut self, row: &mut Row, piece: &[u8], more: bool, batch: &mut Batch) {
+        if row.stream.len() + piece.len() > READ_BYTES {
+            self.work_through(row, batch);
+        }
+        if row.stream.is_empty() && !(row.is_open && more && piece.len() <= READ_BYTES) {
+            self.feed(piece, batch);
+        } else {
+            row.stream.extend_from_slice(piece);
+        }
+    }
+
+    /// Works through what was put together.
+    fn work_through(&mut self, row: &mut Row, batch: &mut Batch) {
+        row.bytes = 0;
+        if !row.commands.is_empty() {
+            self.carry_out(&mut row.commands, batch);
+            row.commands.clear();
+        }
+        if !row.stream.is_empty() {
+            self.feed(&row.stream, batch);
+            row.stream.clear();
+        }
+        self.notice_end();
     }
 
     /// Ends the connection with WebSocket's close frame. The link learns of it at once: a message
@@ -226,16 +308,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let mut commands = COMMANDS.take();
         let mut used = 0;
         while !self.is_closing() {
-            let now = batch.now;
-            let taken = self.home.with(|link| {
-                link.origin.active_at = now;
-                // The session may have let it go since: what comes now is not for it any more.
-                link.end.is_none().then(|| {
-                    link.drive(&mut commands, |connection, out| {
-                        connection.receive(&input[used..], now, out)
-                    })
-                })
-            });
+            let taken = self.drive(&input[used..], &mut commands, batch);
             let Some(taken) = taken else {
                 self.notice_end();
                 break;
@@ -251,6 +324,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         commands.clear();
         COMMANDS.set(commands);
         used
+    }
+
+    /// Gives bytes to the connection; returns what was used. `None` if the session has let it go
+    /// since: what comes now is not for it any more.
+    fn drive(&self, input: &[u8], commands: &mut Vec<Command>, batch: &Batch) -> Option<usize> {
+        let now = batch.now;
+        self.home.with(|link| {
+            link.origin.active_at = now;
+            link.end.is_none().then(|| {
+                link.drive(commands, |connection, out| {
+                    connection.receive(input, now, out)
+                })
+            })
+        })
     }
 
     pub(super) fn carry_out(&mut self, commands: &mut Vec<Command>, batch: &mut Batch) {

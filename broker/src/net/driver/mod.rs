@@ -51,6 +51,9 @@ const READS_PER_TURN: u32 = 8;
 thread_local! {
     static READ_BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
     static COMMANDS: Cell<Vec<Command>> = const { Cell::new(Vec::new()) };
+    /// Of messages that came in WebSocket frames together.
+    static ROW: Cell<Vec<Command>> = const { Cell::new(Vec::new()) };
+    static STREAM: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
 /// See the module.
