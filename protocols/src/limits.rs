@@ -31,8 +31,13 @@ pub struct Limits {
     /// QoS 2 messages that an MQTT 3.1.1 client may have open towards the broker. It cannot be
     /// told of the receive maximum, so this is only a bound for memory.
     pub receive_maximum_v3: u16,
-    /// QoS 1 and 2 messages open towards a client that names no bound of its own.
+    /// Acknowledged messages open towards a STOMP or JSON client that names no bound of its own:
+    /// few, since they are often workers that share a queue.
     pub in_flight: u16,
+    /// QoS 1 and 2 messages open towards an MQTT client that names no receive maximum, which in
+    /// MQTT 5 means 65,535 `[MQTT-3.1.2.11.3]`. What is open is sent again after a lost
+    /// connection.
+    pub mqtt_in_flight: u16,
     /// The most that a client may raise that to.
     pub in_flight_max: u16,
     /// Topic aliases that a client may set.
@@ -88,9 +93,10 @@ impl Default for Limits {
             subscriptions_per_session: 1000,
             user_properties: 64,
             user_property_bytes: 16 * 1024,
-            receive_maximum: 32,
+            receive_maximum: 256,
             receive_maximum_v3: 4096,
             in_flight: 32,
+            mqtt_in_flight: 256,
             in_flight_max: 1024,
             topic_alias_maximum: 16,
             topic_alias_maximum_out: 16,

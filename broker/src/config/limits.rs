@@ -44,6 +44,10 @@ section! {
         receive_maximum: u16 = protocol().receive_maximum, Count(1, 65_535), Live;
         /// The same for an MQTT 3.1.1 client, which cannot be told; beyond it, it is disconnected.
         receive_maximum_v3: u16 = protocol().receive_maximum_v3, Count(1, 65_535), Live;
+        /// QoS 1 and 2 messages open towards a client that names no receive maximum of its own.
+        /// The more, the fewer writes a message costs; what is open when a connection is lost is
+        /// sent again.
+        in_flight: u16 = protocol().mqtt_in_flight, Count(1, 65_535), Live;
         /// Topic aliases that a client may set; 0 turns them off.
         topic_alias_maximum: u16 = protocol().topic_alias_maximum, Count(0, 1024), Live;
         /// Topic aliases that the broker sets towards a client that allows as many.
@@ -110,7 +114,8 @@ section! {
         user_properties: usize = protocol().user_properties, Count(0, 10_000), Live;
         /// Size of all user properties (headers) of one message.
         user_property_size: usize = protocol().user_property_bytes, Size(0, 16 * MIB), Live;
-        /// Acknowledged messages open towards a client that names no bound of its own.
+        /// Acknowledged messages open towards a STOMP or JSON client that names no bound of its own
+        /// (for MQTT see `mqtt.in_flight`).
         in_flight: u16 = protocol().in_flight, Count(1, 65_535), Live;
         /// The most that a client may raise that to.
         in_flight_max: u16 = protocol().in_flight_max, Count(1, 65_535), Live;
@@ -301,6 +306,7 @@ impl Config {
             receive_maximum: mqtt.receive_maximum,
             receive_maximum_v3: mqtt.receive_maximum_v3,
             in_flight: limits.in_flight,
+            mqtt_in_flight: mqtt.in_flight,
             in_flight_max: limits.in_flight_max,
             topic_alias_maximum: mqtt.topic_alias_maximum,
             topic_alias_maximum_out: mqtt.topic_alias_maximum_out,
@@ -368,6 +374,8 @@ pub(super) fn relations(config: &Config) -> Vec<AtMost> {
         limits.client_id_length <= limits.packet_size_before_login:
             "a client identifier could be longer than the packet around it";
         limits.in_flight <= limits.in_flight_max:
+            "the default would be above the maximum";
+        mqtt.in_flight <= limits.in_flight_max:
             "the default would be above the maximum";
         limits.stomp_line_size <= limits.stomp_header_size:
             "one line could be larger than all lines";

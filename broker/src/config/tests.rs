@@ -315,7 +315,7 @@ fn a_reload_applies_what_is_safe() {
     assert_eq!(
         changes.applied,
         [
-            "mqtt.receive_maximum is now 7 (it was 32)",
+            "mqtt.receive_maximum is now 7 (it was 256)",
             "limits.packet_size is now \"2 MiB\" (it was \"1 MiB\")"
         ]
     );

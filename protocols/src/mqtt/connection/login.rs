@@ -277,7 +277,7 @@ impl Client {
     fn in_flight(&self, connect: &Connect<'_>) -> u16 {
         match connect.properties.receive_maximum {
             Some(asked) => asked.get().min(self.limits.in_flight_max),
-            None => self.limits.in_flight,
+            None => self.limits.mqtt_in_flight,
         }
     }
 

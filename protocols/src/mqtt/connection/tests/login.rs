@@ -23,7 +23,7 @@ fn a_3_1_1_client_is_let_in() {
     assert_eq!(login.password.as_deref(), Some(&b"\0p"[..]));
     assert!(!login.clean_start && login.will.is_none());
     assert_eq!(login.session_expiry_secs, 7200, "clean session 0");
-    assert_eq!((login.keep_alive_secs, login.in_flight), (30, 32));
+    assert_eq!((login.keep_alive_secs, login.in_flight), (30, 256));
     assert!(login.overlap == Overlap::Merge && !login.auto_subscribe);
     story.reply(Reply::Connected(Connected {
         session_present: true,
@@ -70,7 +70,7 @@ fn a_client_without_a_name_gets_one_or_is_refused() {
             &[0, 0],
             &section(
                 &[
-                    &[0x21, 0, 32, 0x27, 0, 0x10, 0, 0, 0x12][..],
+                    &[0x21, 1, 0, 0x27, 0, 0x10, 0, 0, 0x12][..],
                     &field("auto-7"),
                     &[0x22, 0, 16],
                 ]
@@ -239,7 +239,7 @@ fn connack_says_no_more_than_needed() {
     story.send(&connect_v5(2, 60, &[0x11, 0, 0, 0, 60], &field("c")));
     assert_eq!(login(&mut story).session_expiry_secs, 60);
     story.reply(Reply::Connected(Connected::default()));
-    let properties = [0x21, 0, 32, 0x27, 0, 0x10, 0, 0, 0x22, 0, 16];
+    let properties = [0x21, 1, 0, 0x27, 0, 0x10, 0, 0, 0x22, 0, 16];
     let expected = packet(0x20, &[&[0, 0], &section(&properties)]);
     assert_eq!(story.written(), expected);
 }
@@ -269,7 +269,11 @@ fn response_information_is_given_to_those_who_ask() {
 
 #[test]
 fn the_window_towards_the_client_is_its_own_within_the_limits() {
-    for (properties, window) in [(&[][..], 32), (&[0x21, 0, 5], 5), (&[0x21, 255, 255], 1024)] {
+    for (properties, window) in [
+        (&[][..], 256),
+        (&[0x21, 0, 5], 5),
+        (&[0x21, 255, 255], 1024),
+    ] {
         let mut story = Story::new();
         story.send(&connect_v5(2, 60, properties, &field("c")));
         assert_eq!(login(&mut story).in_flight, window);
