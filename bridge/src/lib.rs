@@ -15,6 +15,7 @@ pub mod http;
 pub mod mapping;
 pub mod metrics;
 mod nats;
+mod numbered;
 pub mod pattern;
 pub mod publisher;
 pub mod retry;

@@ -255,10 +255,16 @@ impl Mapping {
         let route = routes.find(|route| route.pattern.matches_event(event));
         let template = route.map(|route| &route.topic).or(self.topic.as_ref());
         let topic = match (template, &event.topic) {
-            (Some(template), _) => template.fill_topic(view).map_err(|error| {
-                let setting = "topic";
-                MappingError::Template { setting, error }
-            })?,
+            (Some(template), _) => {
+                if let Some(fixed) = template.fixed() {
+                    // It was looked at when it was read.
+                    return Ok(fixed.to_owned());
+                }
+                template.fill_topic(view).map_err(|error| {
+                    let setting = "topic";
+                    MappingError::Template { setting, error }
+                })?
+            }
             (None, Some(topic)) => topic.clone(),
             (None, None) => return Err(MappingError::NoTopic),
         };

@@ -57,6 +57,9 @@ pub struct Bridge {
     /// How often each measurement is made; the medians are shown.
     #[arg(long, default_value_t = 3)]
     pub rounds: usize,
+    /// One more line of the bridge's source, as `idempotency = "off"`. May be repeated.
+    #[arg(long = "with", value_name = "LINE")]
+    pub settings: Vec<String>,
     /// The bridge's program. Without it: the one next to this program.
     #[arg(long = "bridge")]
     pub program: Option<PathBuf>,
@@ -81,9 +84,40 @@ pub enum Source {
 #[derive(Clone, Copy, Debug)]
 struct Speed {
     events_per_sec: f64,
-    /// Of the bridge and of the broker, if it was the bridge: together with the source they divide
-    /// the machine, and say who has used it up.
-    cpu_secs_per_million: Option<(f64, f64)>,
+    cpu: Cpu,
+}
+
+/// Seconds of CPU per million events, as far as they are known: all together divide the machine,
+/// and say who has used it up.
+#[derive(Clone, Copy, Debug, Default)]
+struct Cpu {
+    bridge: f64,
+    broker: f64,
+    /// The server that the events are in.
+    source: f64,
+    /// The consumer alone, or the subscriber.
+    consumer: f64,
+}
+
+impl std::fmt::Display for Cpu {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let parts = [
+            ("source", self.source),
+            ("bridge", self.bridge),
+            ("broker", self.broker),
+            ("consumer", self.consumer),
+        ];
+        let mut known = parts.into_iter().filter(|(_, secs)| *secs > 0.0);
+        if let Some((name, secs)) = known.next() {
+            write!(f, "{name} {secs:.1} s")?;
+        }
+        known.try_for_each(|(name, secs)| write!(f, ", {name} {secs:.1} s"))
+    }
+}
+
+/// Seconds of CPU that a process has used, per million of `events`.
+fn cpu_of(pid: u32, events: u64) -> Result<f64> {
+    Ok(Process(pid).usage()?.cpu_secs * 1e6 / events as f64)
 }
 
 /// Measures and prints. Returns whether each event reached the subscriber once.
@@ -126,12 +160,13 @@ pub fn run(args: &Bridge) -> Result<bool> {
 }
 
 fn show(what: &str, other: &str, beside: Speed, bridge: Speed) {
-    let (own, brokers) = bridge.cpu_secs_per_million.unwrap_or_default();
     let (a, b) = (beside.events_per_sec, bridge.events_per_sec);
     println!(
-        "{what}: {other} {a:.0} events/s, bridge {b:.0} events/s ({:.2}x), CPU per million: bridge {own:.1} s, broker {brokers:.1} s",
+        "{what}: {other} {a:.0} events/s, bridge {b:.0} events/s ({:.2}x)",
         b / a
     );
+    println!("  CPU per million events: {other}: {}", beside.cpu);
+    println!("  CPU per million events: bridge: {}", bridge.cpu);
 }
 
 fn median(mut speeds: Vec<Speed>) -> Speed {
@@ -224,10 +259,14 @@ fn sqs_plain(args: &Bridge, round_trip: Duration, exact: &mut bool) -> Result<Sp
     copier::copy(queue.address(), &arena.mqtt, TOPIC, events)?;
     let took = begun.elapsed();
     arena.wait(events, || queue.left() == 0)?;
+    let broker = cpu_of(arena.broker.pid(), events)?;
     arena.end(events, exact)?;
     Ok(Speed {
         events_per_sec: events as f64 / took.as_secs_f64(),
-        cpu_secs_per_million: None,
+        cpu: Cpu {
+            broker,
+            ..Cpu::default()
+        },
     })
 }
 
@@ -242,7 +281,8 @@ fn sqs_bridge(
     let address = queue.address();
     let source = format!(
         "kind = \"sqs\"\nendpoint = \"http://{address}\"\nregion = \"us-east-1\"\n\
-         queue_url = \"http://{address}/1/bench\"\ntopic = \"{TOPIC}\"\n"
+         queue_url = \"http://{address}/1/bench\"\ntopic = \"{TOPIC}\"\n{}\n",
+        args.settings.join("\n")
     );
     let bridge = Program::start(program, &arena.mqtt, &source)?;
     // Its start is not the question: the first call begins the time.
@@ -286,15 +326,14 @@ impl Program {
     }
 
     fn speed(&self, events: u64, took: Duration, arena: &Arena) -> Result<Speed> {
-        let per_million = |pid| {
-            let usage = Process(pid).usage()?;
-            anyhow::Ok(usage.cpu_secs * 1e6 / events as f64)
+        let cpu = Cpu {
+            bridge: cpu_of(self.child.id(), events)?,
+            broker: cpu_of(arena.broker.pid(), events)?,
+            ..Cpu::default()
         };
-        let own = per_million(self.child.id())?;
-        let brokers = per_million(arena.broker.pid())?;
         Ok(Speed {
             events_per_sec: events as f64 / took.as_secs_f64(),
-            cpu_secs_per_million: Some((own, brokers)),
+            cpu,
         })
     }
 }

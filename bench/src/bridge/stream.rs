@@ -1,6 +1,7 @@
 //! JetStream: a consumer that only acknowledges, and then the bridge, each over the same stream.
 
-use super::{Arena, Bridge, Program, Speed, TOPIC, which};
+use super::{Arena, Bridge, Cpu, Program, Speed, TOPIC, cpu_of, which};
+use crate::measure::process::own_cpu_secs;
 use anyhow::{Context, Result};
 use async_nats::jetstream::consumer::{AckPolicy, pull};
 use async_nats::jetstream::{self, Context as JetStream, stream};
@@ -25,9 +26,20 @@ pub(super) fn measure(args: &Bridge, program: &Path, exact: &mut bool) -> Result
     let server = Server::start(args)?;
     let jetstream = runtime.block_on(server.connect())?;
     runtime.block_on(fill(&jetstream, args))?;
-    let alone = runtime.block_on(consume(&jetstream, args.events))?;
-    let bridged = carry(args, program, &server, &runtime, &jetstream, exact)?;
+    let (before, own) = (server.cpu(args)?, own_cpu(args));
+    let mut alone = runtime.block_on(consume(&jetstream, args.events))?;
+    alone.cpu.source = server.cpu(args)? - before;
+    alone.cpu.consumer = own_cpu(args) - own;
+    let (before, own) = (server.cpu(args)?, own_cpu(args));
+    let mut bridged = carry(args, program, &server, &runtime, &jetstream, exact)?;
+    bridged.cpu.source = server.cpu(args)? - before;
+    bridged.cpu.consumer = own_cpu(args) - own;
     Ok((alone, bridged))
+}
+
+/// What this program has used, per million events: it is the consumer alone, and the subscriber.
+fn own_cpu(args: &Bridge) -> f64 {
+    own_cpu_secs() * 1e6 / args.events as f64
 }
 
 async fn fill(jetstream: &JetStream, args: &Bridge) -> Result<()> {
@@ -77,7 +89,7 @@ async fn consume(jetstream: &JetStream, events: u64) -> Result<Speed> {
     while consumer.info().await?.ack_floor.stream_sequence < events {}
     Ok(Speed {
         events_per_sec: events as f64 / begun.elapsed().as_secs_f64(),
-        cpu_secs_per_million: None,
+        cpu: Cpu::default(),
     })
 }
 
@@ -92,8 +104,9 @@ fn carry(
     let arena = Arena::start(args)?;
     let source = format!(
         "kind = \"nats\"\nservers = [\"nats://127.0.0.1:{}\"]\nstream = \"{STREAM}\"\n\
-         topic = \"{TOPIC}\"\norder = \"none\"\nmax_in_flight = {PENDING}\nmax_ack_pending = {PENDING}\n",
-        server.port
+         topic = \"{TOPIC}\"\norder = \"none\"\nmax_in_flight = {PENDING}\nmax_ack_pending = {PENDING}\n{}\n",
+        server.port,
+        args.settings.join("\n")
     );
     let bridge = Program::start(program, &arena.mqtt, &source)?;
     let floor = || {
@@ -145,6 +158,11 @@ impl Server {
             port,
             _folder: folder,
         })
+    }
+
+    /// What it has used, per million events.
+    fn cpu(&self, args: &Bridge) -> Result<f64> {
+        cpu_of(self.child.id(), args.events)
     }
 
     async fn connect(&self) -> Result<JetStream> {

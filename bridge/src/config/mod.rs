@@ -60,8 +60,11 @@ pub struct Broker {
     pub port: u16,
     /// TLS, if the scheme is `mqtts`.
     pub tls: Option<Arc<rustls::ClientConfig>>,
-    /// Client identifier.
+    /// Client identifier; further connections add their number.
     pub client_id: String,
+    /// Connections to publish by, at most: there are as many as the broker's Receive Maximum makes
+    /// useful.
+    pub connections: usize,
     /// User.
     pub username: Option<String>,
     /// Its password.
@@ -246,6 +249,7 @@ fn read_broker(root: &mut Section, name: &str) -> Option<Broker> {
         username: section.text("username"),
         password: section.secret("password"),
         keep_alive: section.duration("keep_alive", 30 * SECOND, SECOND..=18 * HOUR),
+        connections: usize_of(section.count("connections", 32, 1..=256)),
         connect_timeout: section.duration("connect_timeout", 10 * SECOND, 10 * MS..=HOUR),
         reconnect_min: section.duration("reconnect_min", 100 * MS, MS..=HOUR),
         reconnect_max: section.duration("reconnect_max", 15 * SECOND, MS..=HOUR),

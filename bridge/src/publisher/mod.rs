@@ -1,14 +1,16 @@
-//! The MQTT 5 publisher: one connection, and a verdict for each publication.
+//! The MQTT 5 publisher: as many connections as are of use, and a verdict for each publication.
 //!
 //! The packets are rumqttc's; its event loop is not used. It keeps its own idea of what is in flight
 //! and gives no verdict of a single publish, writes and flushes each packet alone, hands out
 //! a QoS 2 identifier again before PUBCOMP, and never gives back the place of a refused PUBREC. Here
 //! [`window::Window`] keeps the account and [`connection`] the socket: what was not acknowledged
-//! when a connection ended is published again on the next one, in order.
+//! when a connection ended goes back to the [`queue`] and is published again, before all else.
+//! What must keep its order is not published before the verdict on what is before it.
 
 mod client;
 mod connection;
 mod packets;
+mod queue;
 mod window;
 
 use std::sync::Arc;
@@ -23,24 +25,32 @@ pub use window::{Refusal, Verdict};
 use crate::config::Broker;
 use crate::mapping::Publication;
 use crate::metrics::BrokerMetrics;
-use window::Window;
+use queue::Queue;
+use window::{Item, Window};
 
-/// Publishes; clones share the connection.
+/// Publishes; clones share the connections.
 #[derive(Clone, Debug)]
 pub struct Publisher {
-    /// What waits here is bounded by the budgets of the sources and the windows of the sinks.
-    jobs: mpsc::UnboundedSender<Vec<Job>>,
+    entrance: Arc<Entrance>,
     connected: watch::Receiver<bool>,
 }
 
-/// The connection's task. It ends when all publishers are gone and everything has its verdict.
+/// The way into the queue; what waits there is bounded by the budgets of the sources and the windows
+/// of the sinks. When nobody has it any more, all is over once the queue is empty.
+#[derive(Debug)]
+struct Entrance(Arc<Queue>);
+
+impl Drop for Entrance {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+/// The connections' task. It ends when all publishers are gone and everything has its verdict.
 pub type Task = JoinHandle<()>;
 
-#[derive(Debug)]
-struct Job {
-    publication: Publication,
-    answer: Answer,
-}
+/// A publication, and who wants to know what becomes of it.
+type Job = Item<Answer>;
 
 /// Who wants to know the verdict.
 #[derive(Debug)]
@@ -67,23 +77,28 @@ impl Answer {
 pub struct Stopped;
 
 impl Publisher {
-    /// Starts the connection's task.
+    /// Starts the connections' task.
     #[must_use]
     pub fn start(broker: Arc<Broker>, metrics: Arc<BrokerMetrics>) -> (Self, Task) {
-        let (jobs, queue) = mpsc::unbounded_channel();
+        let (more, asked) = mpsc::channel(1);
         let (state, connected) = watch::channel(false);
-        let task = tokio::spawn(connection::run(broker, queue, state, metrics));
-        (Self { jobs, connected }, task)
+        let queue = Arc::new(Queue::new(more));
+        let entrance = Arc::new(Entrance(Arc::clone(&queue)));
+        let connections = connection::run(broker, queue, asked, state, metrics);
+        let publisher = Self {
+            entrance,
+            connected,
+        };
+        (publisher, tokio::spawn(connections))
     }
 
     /// Publishes and waits for the broker's acknowledgement, over as many connections as it takes.
     pub async fn publish(&self, publication: Publication) -> Result<Verdict, Stopped> {
         let (answer, verdict) = oneshot::channel();
-        let job = Job {
-            publication,
-            answer: Answer::One(answer),
-        };
-        self.jobs.send(vec![job]).map_err(|_| Stopped)?;
+        let publish = packets::publish(publication);
+        self.entrance
+            .0
+            .push([Job::new(publish, Answer::One(answer))]);
         verdict.await.map_err(|_| Stopped)
     }
 
@@ -91,15 +106,14 @@ impl Publisher {
     /// how many wait. After [`Stopped`] no verdicts come.
     pub fn publish_all(
         &self,
-        publications: Vec<(u64, Publication)>,
+        publications: Vec<(u64, Box<Publication>)>,
         verdicts: &mpsc::UnboundedSender<(u64, Verdict)>,
     ) {
-        let jobs = publications.into_iter().map(|(number, publication)| Job {
-            publication,
-            answer: Answer::Numbered(number, verdicts.clone()),
+        let jobs = publications.into_iter().map(|(number, publication)| {
+            let answer = Answer::Numbered(number, verdicts.clone());
+            Job::new(packets::publish(*publication), answer)
         });
-        // There is nobody only when the bridge has stopped.
-        let _ = self.jobs.send(jobs.collect());
+        self.entrance.0.push(jobs);
     }
 
     /// Whether there is a connection just now.
@@ -119,8 +133,7 @@ impl Publisher {
 #[cfg(test)]
 #[derive(Debug)]
 pub(crate) struct TestBroker {
-    jobs: mpsc::UnboundedReceiver<Vec<Job>>,
-    taken: std::collections::VecDeque<Job>,
+    queue: Arc<Queue>,
     _connected: watch::Sender<bool>,
 }
 
@@ -139,30 +152,28 @@ impl TestAnswer {
 #[cfg(test)]
 impl TestBroker {
     pub(crate) fn new() -> (Publisher, Self) {
-        let (sender, jobs) = mpsc::unbounded_channel();
         let (state, connected) = watch::channel(true);
+        let queue = Arc::new(Queue::new(mpsc::channel(1).0));
         let publisher = Publisher {
-            jobs: sender,
+            entrance: Arc::new(Entrance(Arc::clone(&queue))),
             connected,
         };
         let broker = Self {
-            jobs,
-            taken: std::collections::VecDeque::new(),
+            queue,
             _connected: state,
         };
         (publisher, broker)
     }
 
     pub(crate) async fn next(&mut self) -> (Publication, TestAnswer) {
-        while self.taken.is_empty() {
-            let jobs = self.jobs.recv().await.expect("the publisher is there");
-            self.taken.extend(jobs);
-        }
-        let job = self.taken.pop_front().expect("there is one");
-        (job.publication, TestAnswer(job.answer))
+        let (publish, answer) = self.queue.next().await.into_parts();
+        (packets::publication(publish), TestAnswer(answer))
     }
 
     pub(crate) fn is_idle(&self) -> bool {
-        self.jobs.is_empty() && self.taken.is_empty()
+        self.queue.is_idle()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,7 +7,7 @@ use rumqttc::v5::mqttbytes::v5::{
     PublishProperties,
 };
 
-use super::window::{Outgoing, Refusal, Verdict};
+use super::window::{Refusal, Verdict};
 use crate::config::Broker;
 use crate::mapping::Publication;
 
@@ -47,31 +47,55 @@ pub fn connect(
     Packet::Connect(connect, None, login)
 }
 
-/// PUBLISH.
-pub(super) fn publish(outgoing: &Outgoing<'_>) -> Packet {
-    let publication = outgoing.publication;
-    Packet::Publish(Publish {
-        dup: false,
-        qos: wire_qos(publication.qos),
-        retain: publication.retain,
-        topic: publication.topic.clone().into(),
-        pkid: outgoing.packet_id.unwrap_or(0),
-        payload: publication.payload.clone(),
-        properties: Some(properties(publication)),
-    })
-}
-
-fn properties(publication: &Publication) -> PublishProperties {
-    PublishProperties {
+/// PUBLISH, still without a packet identifier.
+pub(super) fn publish(publication: Publication) -> Publish {
+    let properties = PublishProperties {
         payload_format_indicator: None,
         message_expiry_interval: publication.expiry_secs,
         topic_alias: None,
-        response_topic: publication.response_topic.clone(),
-        correlation_data: publication.correlation.clone(),
-        user_properties: publication.user_properties.clone(),
+        response_topic: publication.response_topic,
+        correlation_data: publication.correlation,
+        user_properties: publication.user_properties,
         subscription_identifiers: Vec::new(),
-        content_type: publication.content_type.clone(),
+        content_type: publication.content_type,
+    };
+    Publish {
+        dup: false,
+        qos: wire_qos(publication.qos),
+        retain: publication.retain,
+        topic: publication.topic.into(),
+        pkid: 0,
+        payload: publication.payload,
+        properties: Some(properties),
     }
+}
+
+/// What [`publish`] was made of.
+#[cfg(test)]
+pub(super) fn publication(publish: Publish) -> Publication {
+    let topic = topic(&publish).to_owned();
+    let properties = publish.properties.unwrap_or_default();
+    Publication {
+        topic,
+        payload: publish.payload,
+        qos: match publish.qos {
+            WireQoS::AtMostOnce => QoS::AtMostOnce,
+            WireQoS::AtLeastOnce => QoS::AtLeastOnce,
+            WireQoS::ExactlyOnce => QoS::ExactlyOnce,
+        },
+        retain: publish.retain,
+        expiry_secs: properties.message_expiry_interval,
+        content_type: properties.content_type,
+        response_topic: properties.response_topic,
+        correlation: properties.correlation_data,
+        user_properties: properties.user_properties,
+    }
+}
+
+/// What a PUBLISH is published to.
+#[cfg(test)]
+pub(super) fn topic(publish: &Publish) -> &str {
+    std::str::from_utf8(&publish.topic).unwrap_or_default()
 }
 
 /// The model's QoS on the wire.

@@ -10,6 +10,7 @@ use tracing::{debug, warn};
 
 use super::Flow;
 use super::lanes::Passenger;
+use super::seen::Key;
 use crate::config::DeadPolicy;
 use crate::dead_letters::DeadLetter;
 use crate::envelope::Unwrapped;
@@ -32,7 +33,7 @@ pub(crate) enum Plan {
 #[derive(Debug)]
 pub(super) enum Step {
     /// Publish it, and remember it by its key.
-    Publish(Publication, Option<String>),
+    Publish(Box<Publication>, Option<Key>),
     /// Nothing more.
     Settled(Outcome),
     /// It needs [`carry`].
@@ -52,7 +53,7 @@ pub(super) enum Trouble {
 pub(super) fn step(flow: &Flow, passenger: &Passenger) -> Step {
     let event = &passenger.delivery.event;
     let publication = match plan(&flow.config, event, &flow.shared.bridge) {
-        Ok(Plan::Publish(publication)) => *publication,
+        Ok(Plan::Publish(publication)) => publication,
         Ok(Plan::Skip(why)) => {
             let source = &flow.config.name;
             debug!(source, id = event.id, why, "not published");
@@ -61,7 +62,7 @@ pub(super) fn step(flow: &Flow, passenger: &Passenger) -> Step {
         }
         Err(reason) => return Step::Trouble(Trouble::Dead(reason)),
     };
-    let key = key_of(&publication).map(str::to_owned);
+    let key = key_of(&publication).map(Key::from);
     if let Some(key) = &key
         && flow.seen.contains(key, Instant::now())
     {
@@ -72,7 +73,7 @@ pub(super) fn step(flow: &Flow, passenger: &Passenger) -> Step {
 }
 
 /// The broker has taken an event over.
-pub(super) fn note_published(flow: &Flow, passenger: &Passenger, key: Option<String>) {
+pub(super) fn note_published(flow: &Flow, passenger: &Passenger, key: Option<Key>) {
     let now = Instant::now();
     flow.metrics.published.add(1);
     let took = now.duration_since(passenger.since);
@@ -135,7 +136,7 @@ async fn carry_on(flow: &Flow, passenger: &Passenger, trouble: Trouble) -> Outco
             return dead(flow, event, reason).await;
         }
     };
-    let key = key_of(&publication).map(str::to_owned);
+    let key = key_of(&publication).map(Key::from);
     let outcome = publish_again(flow, event, publication, (refusal, reason)).await;
     if outcome == Outcome::Done {
         note_published(flow, passenger, key);
@@ -147,7 +148,7 @@ async fn carry_on(flow: &Flow, passenger: &Passenger, trouble: Trouble) -> Outco
 async fn publish_again(
     flow: &Flow,
     event: &Event,
-    publication: Publication,
+    publication: Box<Publication>,
     first: (Refusal, String),
 ) -> Outcome {
     let limits = &flow.config.limits;
@@ -167,7 +168,7 @@ async fn publish_again(
         warn!(source = flow.config.name, id = event.id, reason, retry_in = ?pause, "refused");
         flow.metrics.retried.add(1);
         tokio::time::sleep(pause).await;
-        match flow.shared.publisher.publish(publication.clone()).await {
+        match flow.shared.publisher.publish((*publication).clone()).await {
             Ok(Verdict::Accepted) => return Outcome::Done,
             Ok(Verdict::Refused {
                 refusal: again,

@@ -12,11 +12,13 @@ use tokio::sync::mpsc;
 
 use super::budget::{Budget, Place};
 use super::carry::{self, Step, Trouble, now_ms};
+use super::seen::Key;
 use super::{BATCH, Flow};
+use crate::numbered::Numbered;
 use crate::publisher::Verdict;
 use crate::source::{Delivery, Outcome};
 
-/// An event that has a place in the budget.
+/// An event that has a place in the budget. It is handed on many times, so it is boxed at once.
 #[derive(Debug)]
 pub(super) struct Passenger {
     pub(super) delivery: Delivery,
@@ -28,7 +30,7 @@ pub(super) struct Passenger {
 }
 
 /// A verdict on what was published under a number.
-pub(super) type Numbered = (u64, Verdict);
+pub(super) type Heard = (u64, Verdict);
 
 /// The events of a source that are under way.
 #[derive(Debug)]
@@ -36,16 +38,15 @@ pub(crate) struct Lanes {
     flow: Arc<Flow>,
     budget: Arc<Budget>,
     /// Who waits behind the one of each group that is under way.
-    groups: Mutex<HashMap<String, VecDeque<Passenger>>>,
+    groups: Mutex<HashMap<String, VecDeque<Box<Passenger>>>>,
     published: Mutex<Published>,
-    verdicts: mpsc::UnboundedSender<Numbered>,
+    verdicts: mpsc::UnboundedSender<Heard>,
 }
 
 /// What the publisher has, by number, and the keys to remember.
 #[derive(Debug, Default)]
 struct Published {
-    waiting: HashMap<u64, (Passenger, Option<String>)>,
-    next: u64,
+    waiting: Numbered<(Box<Passenger>, Option<Key>)>,
     /// The bridge gives back what is in flight: nothing more is published.
     is_closed: bool,
 }
@@ -55,7 +56,7 @@ impl Lanes {
     pub(super) fn new(
         flow: Arc<Flow>,
         budget: Arc<Budget>,
-    ) -> (Arc<Self>, mpsc::UnboundedReceiver<Numbered>) {
+    ) -> (Arc<Self>, mpsc::UnboundedReceiver<Heard>) {
         let (verdicts, heard) = mpsc::unbounded_channel();
         let lanes = Self {
             flow,
@@ -85,16 +86,16 @@ impl Lanes {
         self.start(due);
     }
 
-    fn board(&self, delivery: Delivery) -> Passenger {
+    fn board(&self, delivery: Delivery) -> Box<Passenger> {
         let accepted_ms = delivery.event.accepted_ms.unwrap_or_else(now_ms);
         self.flow.metrics.oldest.enter(accepted_ms);
-        Passenger {
+        Box::new(Passenger {
             since: Instant::now(),
             group: self.group_of(&delivery),
             accepted_ms,
             place: self.budget.enter(delivery.event.body.len()),
             delivery,
-        }
+        })
     }
 
     /// An event whose group cannot be told goes alone; mapping it fails too and says why.
@@ -105,7 +106,7 @@ impl Lanes {
     }
 
     /// Gives it back if its turn is now.
-    fn queue(&self, passenger: Passenger) -> Option<Passenger> {
+    fn queue(&self, passenger: Box<Passenger>) -> Option<Box<Passenger>> {
         let Some(group) = &passenger.group else {
             return Some(passenger);
         };
@@ -119,7 +120,7 @@ impl Lanes {
     }
 
     /// Publishes those whose turn it is, and those behind one that needs no publishing.
-    fn start(self: &Arc<Self>, mut due: VecDeque<Passenger>) {
+    fn start(self: &Arc<Self>, mut due: VecDeque<Box<Passenger>>) {
         let mut ready = Vec::with_capacity(due.len());
         while let Some(passenger) = due.pop_front() {
             match carry::step(&self.flow, &passenger) {
@@ -141,9 +142,7 @@ impl Lanes {
         }
         let mut publications = Vec::with_capacity(ready.len());
         for (passenger, key, publication) in ready {
-            let number = published.next;
-            published.next += 1;
-            published.waiting.insert(number, (passenger, key));
+            let number = published.waiting.push((passenger, key));
             publications.push((number, publication));
         }
         drop(published);
@@ -151,7 +150,7 @@ impl Lanes {
         shared.publisher.publish_all(publications, &self.verdicts);
     }
 
-    fn see_to(self: &Arc<Self>, passenger: Passenger, trouble: Trouble) {
+    fn see_to(self: &Arc<Self>, passenger: Box<Passenger>, trouble: Trouble) {
         let lanes = Arc::clone(self);
         tokio::spawn(async move {
             let outcome = carry::carry(&lanes.flow, &passenger, trouble).await;
@@ -161,11 +160,11 @@ impl Lanes {
         });
     }
 
-    fn heard(self: &Arc<Self>, verdicts: &mut Vec<Numbered>) {
+    fn heard(self: &Arc<Self>, verdicts: &mut Vec<Heard>) {
         let mut told = Vec::with_capacity(verdicts.len());
         let mut published = self.published.lock();
         for (number, verdict) in verdicts.drain(..) {
-            let found = published.waiting.remove(&number);
+            let found = published.waiting.remove(number);
             told.extend(found.map(|waited| (waited, verdict)));
         }
         drop(published);
@@ -189,9 +188,9 @@ impl Lanes {
     pub(super) fn release(&self) {
         let mut published = self.published.lock();
         published.is_closed = true;
-        let waiting = std::mem::take(&mut published.waiting);
+        let waiting = published.waiting.take();
         drop(published);
-        for (passenger, _) in waiting.into_values() {
+        for (passenger, _) in waiting {
             self.settle(passenger, Outcome::Released);
         }
         self.note_in_flight();
@@ -199,7 +198,7 @@ impl Lanes {
 
     /// Says what became of an event; returns the next of its group. One that is given back takes
     /// those behind it along, so that they come again in their order.
-    fn settle(&self, mut passenger: Passenger, outcome: Outcome) -> Option<Passenger> {
+    fn settle(&self, mut passenger: Box<Passenger>, outcome: Outcome) -> Option<Box<Passenger>> {
         let group = passenger.group.take();
         let stops = match &outcome {
             Outcome::Retry { .. } | Outcome::Released => Some(outcome.clone()),
@@ -222,7 +221,7 @@ impl Lanes {
     }
 
     /// The next of a group; the last one ends it.
-    fn next(&self, group: &str) -> Option<Passenger> {
+    fn next(&self, group: &str) -> Option<Box<Passenger>> {
         let mut groups = self.groups.lock();
         let next = groups.get_mut(group)?.pop_front();
         if next.is_none() {
@@ -232,7 +231,7 @@ impl Lanes {
     }
 
     /// Tells the source, counts, and gives the place back.
-    fn tell(&self, passenger: Passenger, outcome: Outcome) {
+    fn tell(&self, passenger: Box<Passenger>, outcome: Outcome) {
         let metrics = &self.flow.metrics;
         match &outcome {
             Outcome::Done => metrics.acknowledged.add(1),
@@ -244,8 +243,11 @@ impl Lanes {
             Outcome::Retry { .. } | Outcome::Released => metrics.retried.add(1),
         }
         metrics.oldest.leave(passenger.accepted_ms);
-        passenger.delivery.handle.settle(outcome);
-        drop(passenger.place);
+        let Passenger {
+            delivery, place, ..
+        } = *passenger;
+        delivery.handle.settle(outcome);
+        drop(place);
     }
 
     fn note_in_flight(&self) {
@@ -255,7 +257,7 @@ impl Lanes {
 }
 
 /// Hears verdicts for as long as there are lanes.
-pub(super) async fn hear(lanes: Arc<Lanes>, mut verdicts: mpsc::UnboundedReceiver<Numbered>) {
+pub(super) async fn hear(lanes: Arc<Lanes>, mut verdicts: mpsc::UnboundedReceiver<Heard>) {
     let mut heard = Vec::with_capacity(BATCH);
     while verdicts.recv_many(&mut heard, BATCH).await > 0 {
         lanes.heard(&mut heard);

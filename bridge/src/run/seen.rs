@@ -4,13 +4,18 @@
 //! once is kept by the broker, which knows the key too and outlives the bridge.
 
 use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 
 /// How long a key is remembered: as long as SQS and Polycast do by default. A key that comes later
 /// may mean another event.
 const REMEMBERED: Duration = Duration::from_mins(5);
+
+/// An idempotency key.
+pub(super) type Key = Arc<str>;
 
 /// A bounded memory of keys; the oldest goes first.
 #[derive(Debug)]
@@ -21,8 +26,8 @@ pub(super) struct Seen {
 
 #[derive(Debug, Default)]
 struct Keys {
-    known: HashSet<String>,
-    order: VecDeque<(Instant, String)>,
+    known: HashSet<Key, RandomState>,
+    order: VecDeque<(Instant, Key)>,
 }
 
 impl Seen {
@@ -37,9 +42,9 @@ impl Seen {
         keys.known.contains(key)
     }
 
-    pub(super) fn insert(&self, key: String, now: Instant) {
+    pub(super) fn insert(&self, key: Key, now: Instant) {
         let mut keys = self.keys.lock();
-        if keys.known.insert(key.clone()) {
+        if keys.known.insert(Arc::clone(&key)) {
             keys.order.push_back((now, key));
         }
         keys.forget(self.max, now);
@@ -68,13 +73,13 @@ mod tests {
         let now = Instant::now();
         let seen = Seen::new(2);
         for key in ["a", "b", "b", "c"] {
-            seen.insert(key.to_owned(), now);
+            seen.insert(key.into(), now);
         }
         assert!(!seen.contains("a", now));
         assert!(seen.contains("b", now) && seen.contains("c", now + REMEMBERED));
         assert!(!seen.contains("b", now + REMEMBERED + Duration::from_millis(1)));
         let none = Seen::new(0);
-        none.insert("a".to_owned(), now);
+        none.insert("a".into(), now);
         assert!(!none.contains("a", now));
     }
 }

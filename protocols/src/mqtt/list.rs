@@ -36,6 +36,11 @@ pub(super) mod sealed {
     pub trait Read<'a>: Sized {
         /// Takes the next item from bytes that were checked; `None` at the end.
         fn next(bytes: &mut &'a [u8], version: Version) -> Option<Self>;
+
+        /// Passes over the next item; whether there was one.
+        fn skip(bytes: &mut &'a [u8], version: Version) -> bool {
+            Self::next(bytes, version).is_some()
+        }
     }
 }
 
@@ -59,12 +64,20 @@ impl<'a, T: Item<'a>> List<'a, T> {
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.iter().next().is_none()
+        match self.0 {
+            Source::Wire { mut bytes, version } => !T::skip(&mut bytes, version),
+            Source::Slice(items) => items.is_empty(),
+        }
     }
 
     /// How many there are; walks through them.
     pub fn count(&self) -> usize {
-        self.iter().count()
+        match self.0 {
+            Source::Wire { mut bytes, version } => {
+                std::iter::from_fn(|| T::skip(&mut bytes, version).then_some(())).count()
+            }
+            Source::Slice(items) => items.len(),
+        }
     }
 }
 
@@ -157,6 +170,10 @@ impl<'a> Read<'a> for UserProperty<'a> {
         let mut reader = Reader::new(value);
         Some((reader.text().ok()?, reader.text().ok()?))
     }
+
+    fn skip(bytes: &mut &'a [u8], _: Version) -> bool {
+        pass_over(bytes, PropertyId::UserProperty)
+    }
 }
 
 impl<'a> Read<'a> for NonZeroU32 {
@@ -166,6 +183,19 @@ impl<'a> Read<'a> for NonZeroU32 {
         *bytes = rest;
         Self::new(Reader::new(value).varint().ok()?)
     }
+
+    fn skip(bytes: &mut &'a [u8], _: Version) -> bool {
+        pass_over(bytes, PropertyId::SubscriptionIdentifier)
+    }
+}
+
+/// Goes behind the next property with this identifier, without reading it.
+fn pass_over(bytes: &mut &[u8], wanted: PropertyId) -> bool {
+    let Some((_, rest)) = next_property(bytes, wanted) else {
+        return false;
+    };
+    *bytes = rest;
+    true
 }
 
 /// The bytes of the next property with this identifier, and what is behind it.
@@ -221,5 +251,27 @@ impl<'a> Subscription<'a> {
         }
         sink.text(self.filter);
         sink.byte(options);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is passed over unread is as many as what is read, whatever else is in between.
+    #[test]
+    fn what_is_counted_is_what_comes() {
+        // User properties "a"="b" and ""="", a content type, a third.
+        let three = b"\x26\0\x01a\0\x01b\x26\0\0\0\0\x03\0\x01t\x26\0\x01c\0\x01d";
+        for (bytes, count) in [
+            (&three[..], 3),
+            (&three[7..12], 1),
+            (&three[12..16], 0),
+            (b"", 0),
+        ] {
+            let list = List::<UserProperty<'_>>::wire(bytes, Version::V5);
+            assert_eq!((list.count(), list.iter().count()), (count, count));
+            assert_eq!(list.is_empty(), count == 0);
+        }
     }
 }

@@ -1,6 +1,5 @@
 //! A stream, by a durable pull consumer: as many messages are asked for as there is room.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -18,6 +17,7 @@ use tracing::debug;
 use super::{Order, SECOND, message};
 use crate::config::Section;
 use crate::metrics::FlowMetrics;
+use crate::numbered::Numbered;
 use crate::source::{Context, Delivery, Outcome, Settle, Source, SourceError};
 
 /// How long a call waits when there is nothing.
@@ -30,6 +30,9 @@ const ANSWER: Duration = Duration::from_mins(1);
 /// How often it is looked whether the connection is still the one that was asked: an answer to
 /// another one never comes.
 const LOOK: Duration = Duration::from_millis(100);
+
+/// Messages of a call, at most.
+const MOST: usize = 2000;
 
 /// Messages that the stream is told of at a time.
 const TOLD: usize = 500;
@@ -161,7 +164,7 @@ impl Stream {
         let connection = self.connection();
         let ready = consumer.fetch().max_messages(max).messages().await;
         let messages = self
-            .collect(ready.map_err(SourceError::new)?, connection)
+            .collect(ready.map_err(SourceError::new)?, connection, max)
             .await?;
         if !messages.is_empty() {
             return Ok(messages);
@@ -172,7 +175,7 @@ impl Stream {
             .expires(WAIT)
             .messages()
             .await;
-        self.collect(next.map_err(SourceError::new)?, connection)
+        self.collect(next.map_err(SourceError::new)?, connection, 1)
             .await
     }
 
@@ -186,8 +189,9 @@ impl Stream {
         &self,
         mut batch: pull::Batch,
         connection: u64,
+        max: usize,
     ) -> Result<Vec<Message>, SourceError> {
-        let mut messages = Vec::new();
+        let mut messages = Vec::with_capacity(max);
         let until = tokio::time::Instant::now() + ANSWER;
         let error = loop {
             // Messages come many at a time: a timer for each would cost more than the message.
@@ -245,6 +249,12 @@ impl Source for Stream {
         .boxed()
     }
 
+    fn batch(&self) -> usize {
+        // One call fetches while what the last one brought is published.
+        let half = usize::try_from(self.settings.max_ack_pending / 2).unwrap_or(MOST);
+        half.clamp(1, MOST)
+    }
+
     fn patience(&self) -> Duration {
         // What comes to a call that nobody waits for any more comes again behind newer messages.
         PATIENCE
@@ -263,17 +273,11 @@ impl Source for Stream {
 /// Messages that are under way, and what the server is still to be told.
 struct Open {
     client: Client,
-    held: Mutex<Held>,
+    /// Where to say what becomes of each.
+    replies: Mutex<Numbered<Subject>>,
     settled: Notify,
     orders: mpsc::UnboundedSender<(u64, AckKind)>,
     tasks: Mutex<JoinSet<()>>,
-}
-
-#[derive(Default)]
-struct Held {
-    next: u64,
-    /// Where to say what becomes of each.
-    replies: HashMap<u64, Subject>,
 }
 
 impl Open {
@@ -281,7 +285,7 @@ impl Open {
         let (orders, waiting) = mpsc::unbounded_channel();
         let open = Arc::new(Self {
             client,
-            held: Mutex::default(),
+            replies: Mutex::default(),
             settled: Notify::new(),
             orders,
             tasks: Mutex::default(),
@@ -295,12 +299,7 @@ impl Open {
 
     /// A message of a stream has a reply subject; without one there is nobody to tell.
     fn hold(self: &Arc<Self>, reply: Option<Subject>) -> Handle {
-        let mut held = self.held.lock();
-        let number = held.next;
-        held.next += 1;
-        if let Some(reply) = reply {
-            held.replies.insert(number, reply);
-        }
+        let number = reply.map(|reply| self.replies.lock().push(reply));
         Handle {
             number,
             open: Arc::clone(self),
@@ -314,7 +313,7 @@ impl Open {
             let settled = self.settled.notified();
             tokio::pin!(settled);
             settled.as_mut().enable();
-            if self.held.lock().replies.is_empty() {
+            if self.replies.lock().is_empty() {
                 break;
             }
             settled.await;
@@ -336,9 +335,9 @@ async fn tell(open: Arc<Open>, mut waiting: mpsc::UnboundedReceiver<(u64, AckKin
     let mut decided = Vec::with_capacity(TOLD);
     while waiting.recv_many(&mut decided, TOLD).await > 0 {
         let told: Vec<_> = {
-            let held = open.held.lock();
+            let replies = open.replies.lock();
             let told = decided.drain(..).map(|(number, kind)| {
-                let reply = held.replies.get(&number).cloned();
+                let reply = replies.get(number).cloned();
                 (number, reply, kind)
             });
             told.collect()
@@ -349,11 +348,11 @@ async fn tell(open: Arc<Open>, mut waiting: mpsc::UnboundedReceiver<(u64, AckKin
                 open.say(reply, kind).await;
             }
         }
-        let mut held = open.held.lock();
+        let mut replies = open.replies.lock();
         for number in numbers {
-            held.replies.remove(&number);
+            replies.remove(number);
         }
-        if held.replies.is_empty() {
+        if replies.is_empty() {
             open.settled.notify_waiters();
         }
     }
@@ -365,7 +364,7 @@ async fn keep(open: Arc<Open>, every: Duration) {
     ticks.tick().await;
     loop {
         ticks.tick().await;
-        let replies: Vec<_> = open.held.lock().replies.values().cloned().collect();
+        let replies: Vec<_> = open.replies.lock().iter().cloned().collect();
         for reply in replies {
             open.say(reply, AckKind::Progress).await;
         }
@@ -374,7 +373,7 @@ async fn keep(open: Arc<Open>, every: Duration) {
 
 /// Stands for one message.
 struct Handle {
-    number: u64,
+    number: Option<u64>,
     open: Arc<Open>,
     told: bool,
 }
@@ -382,8 +381,10 @@ struct Handle {
 impl Handle {
     fn tell(&mut self, kind: AckKind) {
         self.told = true;
-        // The task ends only when nothing is held any more.
-        let _ = self.open.orders.send((self.number, kind));
+        if let Some(number) = self.number {
+            // The task ends only when nothing is held any more.
+            let _ = self.open.orders.send((number, kind));
+        }
     }
 }
 

@@ -94,11 +94,10 @@ impl Client {
             Some(packet_id) => Some(self.begin_publish(packet_id, packet.qos)?),
             None => None,
         };
-        let message = match self.message(packet, frame, now)? {
-            Ok(message) => message,
+        let (message, key) = match self.message(packet, frame, now)? {
+            Ok(found) => found,
             Err(refusal) => return self.refuse_publish(open, refusal, out),
         };
-        let key = idempotency_key(&packet.properties);
         self.ask_to_publish(open, key, Arc::new(message), out);
         Ok(())
     }
@@ -195,14 +194,14 @@ impl Client {
         })
     }
 
-    /// The message of a PUBLISH. The outer error ends the connection, the inner one only refuses
-    /// the message.
+    /// The message of a PUBLISH and its idempotency key. The outer error ends the connection, the
+    /// inner one only refuses the message.
     fn message(
         &mut self,
         packet: &Publish<'_>,
         frame: &[u8],
         now: Timestamp,
-    ) -> Result<Result<Message, Refusal>, Fault> {
+    ) -> Result<Result<(Message, Option<ByteString>), Refusal>, Fault> {
         // Without properties the payload has bytes of its own: cheaper than a share in a copy.
         let region = if packet.properties.is_empty() {
             Region::apart()
@@ -227,10 +226,12 @@ impl Client {
             .message_expiry_secs
             .map(|secs| now.plus_secs(secs));
         match carried(properties, &region, &self.limits) {
-            Ok(properties) => message.properties = properties,
-            Err(refusal) => return Ok(Err(refusal)),
+            Ok((properties, key)) => {
+                message.properties = properties;
+                Ok(Ok((message, key)))
+            }
+            Err(refusal) => Ok(Err(refusal)),
         }
-        Ok(Ok(message))
     }
 
     /// The topic by its name or its alias `[MQTT-3.3.2-12]`.
@@ -447,38 +448,55 @@ pub(super) fn check_payload(format: Option<PayloadFormat>, payload: &[u8]) -> Re
     Ok(())
 }
 
-/// What travels with the message.
+/// What travels with the message, and its idempotency key, which does not.
 fn carried(
     properties: &PublishProperties<'_>,
     region: &Region<'_>,
     limits: &Limits,
-) -> Result<Option<Box<Properties>>, Refusal> {
+) -> Result<(Option<Box<Properties>>, Option<ByteString>), Refusal> {
     if properties.is_empty() {
-        return Ok(None);
+        return Ok((None, None));
     }
+    let (user, key) = user_and_key(properties, region, limits)?;
     let carried = Properties {
         content_type: properties.content_type.map(|text| region.text(text)),
         reply_to: properties.response_topic.map(|text| region.text(text)),
         correlation: properties.correlation_data.map(|data| region.bytes(data)),
         payload_format: properties.payload_format,
-        user: user_properties(
-            properties
-                .user
-                .iter()
-                .filter(|(name, _)| *name != IDEMPOTENCY_KEY),
-            region,
-            limits,
-        )?,
+        user,
     };
-    Ok((!carried.is_empty()).then(|| Box::new(carried)))
+    let properties = (!carried.is_empty()).then(|| Box::new(carried));
+    Ok((properties, key))
 }
 
-/// The key in the user properties, the first if there are several.
-fn idempotency_key(properties: &PublishProperties<'_>) -> Option<ByteString> {
-    let mut user = properties.user.iter();
-    let (_, key) = user.find(|(name, _)| *name == IDEMPOTENCY_KEY)?;
-    let fits = (1..=IDEMPOTENCY_KEY_BYTES).contains(&key.len());
-    fits.then(|| ByteString::from(key))
+type UserProperties = Vec<(ByteString, ByteString)>;
+
+/// User properties without keys, and the first key: they are read in one go, which is most of what
+/// they cost.
+fn user_and_key(
+    properties: &PublishProperties<'_>,
+    region: &Region<'_>,
+    limits: &Limits,
+) -> Result<(UserProperties, Option<ByteString>), Refusal> {
+    let mut left = properties.user.count();
+    let mut user = Vec::new();
+    let mut bytes = 0;
+    let mut key = None;
+    for (name, value) in &properties.user {
+        if name == IDEMPOTENCY_KEY {
+            key.get_or_insert(value);
+        } else {
+            bytes += name.len() + value.len();
+            check_user_property(user.len(), bytes, limits)?;
+            if user.is_empty() {
+                user.reserve_exact(left.min(limits.user_properties));
+            }
+            user.push((region.text(name), region.text(value)));
+        }
+        left -= 1;
+    }
+    let key = key.filter(|key| (1..=IDEMPOTENCY_KEY_BYTES).contains(&key.len()));
+    Ok((user, key.map(ByteString::from)))
 }
 
 /// User properties in their order, repeats kept `[MQTT-3.3.2-18]`, within the limits.
@@ -501,9 +519,15 @@ pub(super) fn check_user_properties<'a>(
     let mut bytes = 0;
     for (at, (name, value)) in pairs.enumerate() {
         bytes += name.len() + value.len();
-        if at >= limits.user_properties || bytes > limits.user_property_bytes {
-            return Err(Refusal::new(RefusalCode::Quota, "too many user properties"));
-        }
+        check_user_property(at, bytes, limits)?;
+    }
+    Ok(())
+}
+
+/// Whether one more than `at` may be there, and so many bytes of all.
+fn check_user_property(at: usize, bytes: usize, limits: &Limits) -> Result<(), Refusal> {
+    if at >= limits.user_properties || bytes > limits.user_property_bytes {
+        return Err(Refusal::new(RefusalCode::Quota, "too many user properties"));
     }
     Ok(())
 }

@@ -396,7 +396,13 @@ fn properties_travel_with_the_message() {
 fn the_idempotency_key_is_the_brokers_and_does_not_travel() {
     let user = |name: &str, value: &str| [&[0x26][..], &field(name), &field(value)].concat();
     let mut story = Story::v5(|_| {}, &[]);
-    let properties = [user("a", "1"), user("idempotency-key", "k"), user("b", "2")].concat();
+    let properties = [
+        user("a", "1"),
+        user("idempotency-key", "k"),
+        user("b", "2"),
+        user("idempotency-key", "later"),
+    ]
+    .concat();
     story.send(&publish_v5(0x30, "a", &[], &properties, b"x"));
     let request = story.publish();
     assert_eq!(request.idempotency_key.as_deref(), Some("k"));
