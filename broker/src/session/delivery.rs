@@ -1,15 +1,19 @@
 //! Messages into a session: at once, through a lane, or not at all.
+//!
+//! A publisher comes here with the session's lock held, once for each session that its message
+//! goes to; a group asks with an [`Offer`]. What then leaves the lanes is in `sending.rs`, what
+//! the client answers in `settlement.rs`.
 
 use std::sync::Arc;
 
 use protocols::Delivery;
-use protocols::Reply;
-use protocols::connection::{Delivered, Matched, Notice, Position, Settle, SubscriptionId};
-use protocols::model::{Message, QoS, Timestamp};
+use protocols::connection::{Delivered, Matched, SubscriptionId};
+use protocols::model::{Message, QoS};
 use smallvec::SmallVec;
 
-use super::{Batch, Dropped, Entry, Lane, Link, Queue, Session, Share, State};
-use crate::store::{Op, QueueId, Receiver, Ticket, Urgency};
+use super::sending::{pump_lane, tell_gap};
+use super::{Batch, Dropped, Entry, Lane, Session, Share, State};
+use crate::store::{QueueId, Receiver, Ticket};
 use crate::telemetry::{Drop as DropReason, trace};
 
 /// What became of a message for a session.
@@ -42,17 +46,6 @@ pub struct Offer {
     /// Whether it waits in the group, and is on disk if the group is stored; otherwise it has just
     /// been published.
     pub waits: bool,
-}
-
-/// What a settlement did.
-#[derive(Debug, Default)]
-pub struct Settled {
-    /// Whether a message was open under that position.
-    pub found: bool,
-    /// Messages that go back to their group.
-    pub returned: Vec<Entry>,
-    /// Whether retained messages wait for room.
-    pub more_retained: bool,
 }
 
 /// What one delivery is, beside the message.
@@ -154,141 +147,6 @@ impl State {
             Outcome::Accepted => Taken::Yes,
             Outcome::Away | Outcome::Dropped => Taken::Busy,
         }
-    }
-
-    /// Carries out what the client says about messages that it was sent.
-    pub fn settle(&mut self, me: &Arc<Session>, settle: Settle, batch: &mut Batch) -> Settled {
-        let mut settled = Settled::default();
-        match settle {
-            Settle::Received(position) => {
-                settled.found = self.receive(me, position, batch);
-                return settled;
-            }
-            Settle::Done(position) => {
-                settled.found = self.settle_one(me, position, batch);
-                self.acknowledged(usize::from(settled.found));
-            }
-            Settle::DoneThrough(id, position) => {
-                if let Some(at) = self.lane_of(id) {
-                    let entries = self.lanes[at].settle_through(position);
-                    settled.found = !entries.is_empty();
-                    self.acknowledged(entries.len());
-                    for entry in &entries {
-                        self.done(me, entry, batch);
-                    }
-                }
-            }
-            Settle::Rejected { position, requeue } => {
-                for at in 0..self.lanes.len() {
-                    let Some(entry) = self.lanes[at].settle(position) else {
-                        continue;
-                    };
-                    settled.found = true;
-                    self.reject(me, at, entry, requeue, &mut settled.returned, batch);
-                    break;
-                }
-            }
-            Settle::RejectedThrough(id, position) => {
-                if let Some(at) = self.lane_of(id) {
-                    let entries = self.lanes[at].settle_through(position);
-                    settled.found = !entries.is_empty();
-                    // From the last to the first: each goes before the one that followed it.
-                    for entry in entries.into_iter().rev() {
-                        self.reject(me, at, entry, true, &mut settled.returned, batch);
-                    }
-                    settled.returned.reverse();
-                }
-            }
-        }
-        self.pump(me, batch);
-        settled.more_retained = !self.retained().is_empty();
-        settled
-    }
-
-    /// The client is done with these messages. Says whether retained ones wait for the room.
-    pub fn settle_all(&mut self, me: &Arc<Session>, done: &[Position], batch: &mut Batch) -> bool {
-        let settled = done
-            .iter()
-            .filter(|position| self.settle_one(me, **position, batch));
-        let count = settled.count();
-        self.acknowledged(count);
-        self.pump(me, batch);
-        !self.retained().is_empty()
-    }
-
-    /// Counts messages that the client said it has.
-    fn acknowledged(&self, count: usize) {
-        if let Some(link) = &self.link {
-            link.metrics.acknowledged.add(count as u64);
-        }
-    }
-
-    fn settle_one(&mut self, me: &Session, position: Position, batch: &mut Batch) -> bool {
-        let mut lanes = self.lanes.iter_mut();
-        let Some(entry) = lanes.find_map(|lane| lane.settle(position)) else {
-            return false;
-        };
-        self.done(me, &entry, batch);
-        true
-    }
-
-    /// Sends what waits and may go out now.
-    pub fn pump(&mut self, me: &Arc<Session>, batch: &mut Batch) {
-        let limit = self.bounds.outbox_bytes;
-        let Some(link) = self.link.as_mut().filter(|link| link.end.is_none()) else {
-            return;
-        };
-        if link.outbox.is_empty() {
-            // It has read all: it learns now what it missed, not with some later message.
-            tell_gap(link, batch.now);
-        }
-        let memory = self.bounds.memory_bytes;
-        let mut gone: SmallVec<[Entry; 4]> = SmallVec::new();
-        let trust = (&**me, self.trusted_from);
-        for lane in &mut self.lanes {
-            pump_lane(lane, link, limit, trust, batch, &mut gone);
-            if let Some(wish) = lane.wish(memory, self.next_position) {
-                batch.load(Queue::Lane(Arc::clone(me), lane.number()), wish);
-            }
-        }
-        for entry in &gone {
-            self.done(me, entry, batch);
-        }
-        let missed = std::mem::take(&mut self.missed_offer);
-        if missed || self.has_room() {
-            for held in self.subscriptions.values() {
-                if let Some(group) = held.group.as_ref().filter(|group| group.has_backlog()) {
-                    batch.thirst(group);
-                }
-            }
-        }
-        self.rouse(me, batch);
-    }
-
-    /// A group may have something for it.
-    pub fn ask_for_more(&mut self) {
-        if let Some(link) = &mut self.link {
-            self.missed_offer = true;
-            link.nudge();
-        }
-    }
-
-    /// Whether something waits that may go out when the outbox is empty again.
-    pub fn has_more(&self) -> bool {
-        self.link.as_ref().is_some_and(|link| link.gap > 0)
-            || self.missed_offer
-            || !self.retained().is_empty()
-            || self.lanes.iter().any(|lane| lane.len() > lane.open())
-    }
-
-    /// Whether further messages may be produced for this client (retained ones, say): it is
-    /// there, and reads, and its window has room.
-    pub fn wants_more(&self) -> bool {
-        let limit = self.bounds.outbox_bytes / 2;
-        self.link
-            .as_ref()
-            .is_some_and(|link| link.end.is_none() && link.outbox.len() < limit)
-            && self.lanes.iter().all(|lane| lane.len() <= lane.open())
     }
 
     fn write(
@@ -438,72 +296,6 @@ impl State {
             batch.count_dropped(DropReason::QueueFull, 1);
         }
     }
-
-    /// The client has a message: from now on only PUBREL is sent for it.
-    fn receive(&mut self, me: &Arc<Session>, position: u64, batch: &mut Batch) -> bool {
-        for lane in &mut self.lanes {
-            let queue = QueueId {
-                owner: me.number,
-                lane: lane.number(),
-            };
-            let is_stored = lane.is_stored();
-            if lane.receive(position).is_some() {
-                if is_stored {
-                    batch.record(Op::Received { queue, position }, Urgency::Now);
-                }
-                return true;
-            }
-        }
-        false
-    }
-
-    /// A message is done with: it is counted out, and the store forgets it.
-    fn done(&mut self, me: &Session, entry: &Entry, batch: &mut Batch) {
-        self.forget(std::slice::from_ref(entry));
-        entry.done(me, batch);
-    }
-
-    /// Wakes the connection's task at the end of the batch, and remembers pressure.
-    fn rouse(&mut self, me: &Arc<Session>, batch: &mut Batch) {
-        let Some(link) = &mut self.link else { return };
-        if link.outbox.is_empty() {
-            return;
-        }
-        link.bound(self.bounds.outbox_hard_bytes);
-        if let Some(waker) = link.take_writer() {
-            batch.wake(waker);
-        }
-        let pressed = link.outbox.len() > self.bounds.outbox_bytes / 2 && link.patience > 0;
-        if pressed && batch.press(me) {
-            link.patience -= 1;
-        }
-    }
-
-    fn reject(
-        &mut self,
-        me: &Arc<Session>,
-        lane: usize,
-        entry: Entry,
-        requeue: bool,
-        returned: &mut Vec<Entry>,
-        batch: &mut Batch,
-    ) {
-        if requeue && entry.group.is_none() {
-            self.lanes[lane].requeue(entry);
-            return;
-        }
-        if requeue {
-            self.forget(std::slice::from_ref(&entry));
-            returned.push(entry);
-        } else {
-            self.done(me, &entry, batch);
-            batch.count_dropped(DropReason::Rejected, 1);
-        }
-    }
-
-    fn lane_of(&self, id: SubscriptionId) -> Option<usize> {
-        self.lane_at(Some(id))
-    }
 }
 
 /// Stores a message for a lane that is stored, or for the group that keeps it until the member is
@@ -546,95 +338,8 @@ fn keep(
 }
 
 /// Tells those who follow the client or the topic that it will not get a message.
-fn lost(me: &Session, message: &Message, reason: DropReason) {
+pub(super) fn lost(me: &Session, message: &Message, reason: DropReason) {
     if trace::is_on() {
         trace::dropped(&me.client_id, message, reason.as_str());
-    }
-}
-
-fn tell_gap(link: &mut Link, now: Timestamp) {
-    if link.gap > 0 {
-        let dropped = u64::from(std::mem::take(&mut link.gap));
-        link.connection
-            .notify(&Notice::Gap { dropped }, now, &mut link.outbox);
-    }
-}
-
-/// Sends from one lane until its window, the outbox or the lane itself ends it. What is not sent
-/// but dropped goes to `gone`, as does what needs no settlement. What was queued before
-/// `trusted_from` may not be the client's any more.
-fn pump_lane(
-    lane: &mut Lane,
-    link: &mut Link,
-    limit: usize,
-    (me, trusted_from): (&Session, Position),
-    batch: &mut Batch,
-    gone: &mut SmallVec<[Entry; 4]>,
-) {
-    while link.outbox.len() <= limit {
-        let Some(entry) = lane.due() else { return };
-        if entry.received {
-            let position = entry.position;
-            link.drive(&mut Vec::new(), |connection, out| {
-                connection.reply(
-                    Reply::Received {
-                        position,
-                        found: true,
-                    },
-                    batch.now,
-                    out,
-                );
-            });
-            lane.sent();
-            continue;
-        }
-        if entry.position < trusted_from && !me.rights.may_receive(&entry.message.topic) {
-            batch.count_dropped(DropReason::NotAuthorized, 1);
-            lost(me, &entry.message, DropReason::NotAuthorized);
-            gone.extend(lane.drop_next());
-            continue;
-        }
-        if entry.message.is_expired(batch.now) {
-            batch.count_dropped(DropReason::Expired, 1);
-            lost(me, &entry.message, DropReason::Expired);
-            gone.extend(lane.drop_next());
-            continue;
-        }
-        tell_gap(link, batch.now);
-        let delivery = Delivery {
-            message: &entry.message,
-            qos: entry.qos,
-            retain: entry.retain,
-            position: Some(entry.position),
-            attempts: entry.attempts,
-            matched: &entry.matched,
-        };
-        match link
-            .connection
-            .deliver(&delivery, batch.now, &mut link.outbox)
-        {
-            Delivered::Written => {
-                batch.count_delivered(&link.metrics, entry.qos);
-                link.wrote(&entry.message, entry.retain);
-                if entry.attempts > 0 {
-                    link.metrics.redelivered.inc();
-                }
-                if trace::is_on() {
-                    let (name, message) = (link.metrics.name, &entry.message);
-                    trace::delivered(&me.client_id, name, message, entry.qos, entry.attempts);
-                }
-                if lane.auto_settle {
-                    gone.extend(lane.drop_next());
-                } else {
-                    lane.sent();
-                }
-            }
-            Delivered::TooLarge => {
-                batch.count_dropped(DropReason::TooLarge, 1);
-                lost(me, &entry.message, DropReason::TooLarge);
-                gone.extend(lane.drop_next());
-            }
-            Delivered::NotSubscribed => return,
-        }
     }
 }

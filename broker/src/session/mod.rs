@@ -17,6 +17,8 @@ mod lane;
 mod link;
 mod record;
 mod route;
+mod sending;
+mod settlement;
 mod spill;
 mod subscriptions;
 
@@ -32,12 +34,13 @@ use tokio::sync::Notify;
 
 pub use accepted::Accepted;
 pub use batch::{Batch, Queue};
-pub use delivery::{Offer, Outcome, Settled, Taken, Terms};
+pub use delivery::{Offer, Outcome, Taken, Terms};
 pub use group::{Group, GroupBounds, GroupName, TEMPORARY};
 pub use lane::{Dropped, Entry, Lane, Share};
 pub use link::{Carrier, Link, Origin, PATIENCE, WayBack, connection_id};
 pub use record::Restart;
 pub use route::{Plan, Route, SubRoute, Target};
+pub use settlement::Settled;
 pub use spill::{Spill, Wish};
 pub use subscriptions::Subscriptions;
 
