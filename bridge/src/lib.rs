@@ -19,6 +19,7 @@ mod numbered;
 pub mod pattern;
 pub mod publisher;
 pub mod retry;
+mod retry_after;
 pub mod run;
 pub mod sink;
 pub mod source;

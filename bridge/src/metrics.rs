@@ -118,6 +118,8 @@ pub struct FlowMetrics {
     pub skipped: Number,
     /// Failures of the source itself.
     pub errors: Number,
+    /// Answers of a sink's target that asked to be left alone, and were obeyed.
+    pub retry_after: Number,
     /// Events received and not settled.
     pub in_flight: Number,
     /// How long the last event had waited in the source, in milliseconds.
@@ -142,7 +144,7 @@ pub struct Metrics {
 
 type Read = fn(&FlowMetrics) -> &Number;
 
-const COUNTERS: [(&str, &str, Read); 8] = [
+const COUNTERS: [(&str, &str, Read); 9] = [
     ("received", "Events received, repeats included.", |m| {
         &m.received
     }),
@@ -176,6 +178,11 @@ const COUNTERS: [(&str, &str, Read); 8] = [
         "errors",
         "Failures of the source or the sink itself.",
         |m| &m.errors,
+    ),
+    (
+        "retry_after",
+        "Answers of a sink's target that asked to be left alone, and were obeyed.",
+        |m| &m.retry_after,
     ),
 ];
 

@@ -3,11 +3,14 @@
 //! A call carries ten messages at most, so what a call costs decides what an event costs: this is the
 //! protocol and the signature, and nothing besides. Retries are the callers'.
 
+use std::time::SystemTime;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::aws::{Service, Settings};
+use crate::retry_after::asked_by_aws;
 use crate::source::SourceError;
 
 /// A queue that can be called.
@@ -91,7 +94,8 @@ impl Queue {
         }
         let words = refusal(answer.body());
         let status = answer.status().as_u16();
-        Err(SourceError::new(format!("{name}: {status} {words}")))
+        let after = asked_by_aws(answer.status(), answer.headers(), SystemTime::now());
+        Err(SourceError::new(format!("{name}: {status} {words}")).with_after(after))
     }
 
     /// Makes a call with entries of which each may fail.

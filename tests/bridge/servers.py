@@ -137,6 +137,7 @@ class Bridge:
             )
         leash.hold(self.process)
         self.expected = False
+        self.admin = self.http = 0
         until(lambda: self._read_ports(known), "the bridge says where it listens", patience)
         return self
 

@@ -1,6 +1,7 @@
 //! EventBridge: PutEvents with ten entries, of which some may fail.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
@@ -12,6 +13,7 @@ use crate::aws::{Service, Settings};
 use crate::config::Section;
 use crate::event::Event;
 use crate::metrics::FlowMetrics;
+use crate::retry_after::asked_by_aws;
 use crate::source::SourceError;
 use crate::template::{Template, View};
 
@@ -75,7 +77,7 @@ impl Target for Connected {
             let results = entries.into_iter().map(|entry| match entry {
                 Ok(_) => sent
                     .next()
-                    .unwrap_or_else(|| Sent::Retry("no answer for it".to_owned())),
+                    .unwrap_or_else(|| Sent::retry("no answer for it")),
                 Err(reason) => Sent::Refused(reason),
             });
             results.collect()
@@ -120,14 +122,18 @@ impl Connected {
             .await;
         let all = |sent: Sent| vec![sent; count];
         match answer {
-            Err(error) => all(Sent::Retry(error.to_string())),
+            Err(error) => all(Sent::failed(&error)),
             Ok(answer) if answer.status().is_success() => results(answer.body()),
             Ok(answer) => {
                 let reason = String::from_utf8_lossy(answer.body()).into_owned();
                 // Access that is missing today may be there tomorrow; only sizes never change.
                 match answer.status().as_u16() {
                     413 => all(Sent::Refused(reason)),
-                    _ => all(Sent::Retry(reason)),
+                    _ => {
+                        let now = SystemTime::now();
+                        let after = asked_by_aws(answer.status(), answer.headers(), now);
+                        all(Sent::Retry { reason, after })
+                    }
                 }
             }
         }
@@ -147,7 +153,7 @@ fn results(body: &[u8]) -> Vec<Sent> {
             );
             match code {
                 "InvalidArgument" | "MalformedDetail" => Sent::Refused(reason),
-                _ => Sent::Retry(reason),
+                _ => Sent::retry(reason),
             }
         }
     });
@@ -167,7 +173,7 @@ mod tests {
         ]});
         let expected = [
             Sent::Accepted,
-            Sent::Retry("ThrottlingException: slow".into()),
+            Sent::retry("ThrottlingException: slow"),
             Sent::Refused("MalformedDetail: bad".into()),
         ];
         assert_eq!(results(body.to_string().as_bytes()), expected);

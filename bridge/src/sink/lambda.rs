@@ -1,6 +1,7 @@
 //! Lambda: a function is invoked for each message, in the shape of a broker's event.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -14,6 +15,7 @@ use crate::aws::{Service, Settings};
 use crate::config::Section;
 use crate::event::Event;
 use crate::metrics::FlowMetrics;
+use crate::retry_after::asked_by_aws;
 use crate::source::SourceError;
 
 /// Settings of a Lambda sink.
@@ -89,18 +91,22 @@ impl Connected {
         ];
         let body = Bytes::from(payload(message).to_string());
         match self.service.post(&path, &headers, body).await {
-            Err(error) => Sent::Retry(error.to_string()),
+            Err(error) => Sent::failed(&error),
             Ok(answer) if answer.status().is_success() => {
                 match answer.headers().get("x-amz-function-error") {
                     None => Sent::Accepted,
-                    Some(_) => Sent::Retry(String::from_utf8_lossy(answer.body()).into_owned()),
+                    Some(_) => Sent::retry(String::from_utf8_lossy(answer.body())),
                 }
             }
             Ok(answer) => {
                 let reason = String::from_utf8_lossy(answer.body()).into_owned();
                 match answer.status().as_u16() {
                     400 | 413 | 415 => Sent::Refused(reason),
-                    _ => Sent::Retry(reason),
+                    _ => {
+                        let now = SystemTime::now();
+                        let after = asked_by_aws(answer.status(), answer.headers(), now);
+                        Sent::Retry { reason, after }
+                    }
                 }
             }
         }

@@ -7,6 +7,7 @@
 mod eventbridge;
 mod lambda;
 mod nats;
+mod sending;
 mod sqs;
 mod subscription;
 mod webhook;
@@ -65,9 +66,30 @@ pub enum Sent {
     /// The target has it.
     Accepted,
     /// Perhaps the next time.
-    Retry(String),
+    Retry {
+        /// Why not this time.
+        reason: String,
+        /// How long the target asks to be left alone.
+        after: Option<Duration>,
+    },
     /// Never.
     Refused(String),
+}
+
+impl Sent {
+    /// Perhaps the next time, whenever that is.
+    fn retry(reason: impl fmt::Display) -> Self {
+        let reason = reason.to_string();
+        let after = None;
+        Self::Retry { reason, after }
+    }
+
+    /// The same of a call that failed, with what its answer asked for.
+    fn failed(error: &SourceError) -> Self {
+        let reason = error.to_string();
+        let after = error.after();
+        Self::Retry { reason, after }
+    }
 }
 
 /// A sink of the configuration.
@@ -84,6 +106,7 @@ pub struct SinkConfig {
     linger: Duration,
     retry_min: Duration,
     retry_max: Duration,
+    retry_after_max: Duration,
     dead_letter_topic: String,
 }
 
@@ -140,6 +163,11 @@ fn read_sink(name: String, kind: Arc<dyn Kind>, section: &mut Section) -> SinkCo
         linger: section.duration("linger", 5 * ms, Duration::ZERO..=10_000 * ms),
         retry_min: section.duration("retry_min", 100 * ms, ms..=day),
         retry_max: section.duration("retry_max", 30_000 * ms, ms..=day),
+        retry_after_max: section.duration(
+            "retry_after_max",
+            Duration::from_mins(5),
+            Duration::ZERO..=day,
+        ),
         dead_letter_topic: section
             .text("dead_letter_topic")
             .unwrap_or_else(|| format!("dead-letters/{name}")),

@@ -94,7 +94,7 @@ impl Connected {
                         .jetstream
                         .publish_with_headers(out.subject, out.headers, body)
                         .await;
-                    published.map_err(|error| Sent::Retry(error.to_string()))
+                    published.map_err(|error| Sent::retry(error))
                 }
             });
         }
@@ -103,7 +103,7 @@ impl Connected {
                 Err(sent) => sent,
                 Ok(ack) => match ack.await {
                     Ok(_) => Sent::Accepted,
-                    Err(error) => Sent::Retry(error.to_string()),
+                    Err(error) => Sent::retry(error),
                 },
             }
         });
@@ -136,8 +136,7 @@ impl Connected {
                                 .await
                         }
                     };
-                    published
-                        .map_or_else(|error| Sent::Retry(error.to_string()), |()| Sent::Accepted)
+                    published.map_or_else(|error| Sent::retry(error), |()| Sent::Accepted)
                 }
             });
         }
@@ -147,7 +146,7 @@ impl Connected {
                 .iter_mut()
                 .filter(|result| **result == Sent::Accepted)
             {
-                *result = Sent::Retry(reason.clone());
+                *result = Sent::retry(&reason);
             }
         }
         results

@@ -113,7 +113,7 @@ impl Target for Connected {
                         let sent = if failed.for_good {
                             Sent::Refused(failed.reason)
                         } else {
-                            Sent::Retry(failed.reason)
+                            Sent::retry(failed.reason)
                         };
                         if let Some(result) = results.get_mut(failed.index) {
                             *result = sent;
@@ -123,7 +123,7 @@ impl Target for Connected {
                 Err(error) => {
                     let accepted = |result: &&mut Sent| **result == Sent::Accepted;
                     for result in results.iter_mut().filter(accepted) {
-                        *result = Sent::Retry(error.to_string());
+                        *result = Sent::failed(&error);
                     }
                 }
             }

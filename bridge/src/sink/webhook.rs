@@ -1,17 +1,18 @@
 //! HTTP: a request for each message.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use http::{HeaderName, HeaderValue, Request, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
 
 use super::{Kind, Sent, Target};
 use crate::config::{Secret, Section};
 use crate::event::Event;
 use crate::http::HttpClient;
 use crate::metrics::FlowMetrics;
+use crate::retry_after::asked;
 use crate::source::SourceError;
 use crate::template::{Template, View};
 
@@ -106,8 +107,8 @@ impl Connected {
             Err(reason) => return Sent::Refused(reason),
         };
         match self.client.send(request).await {
-            Ok(answer) => judge(answer.status()),
-            Err(error) => Sent::Retry(error.to_string()),
+            Ok(answer) => judge(answer.status(), answer.headers()),
+            Err(error) => Sent::retry(error),
         }
     }
 
@@ -147,25 +148,34 @@ impl Connected {
 }
 
 /// 429, 408 and 5xx may go better the next time; other refusals will not.
-fn judge(status: StatusCode) -> Sent {
-    let reason = || format!("answered with {status}");
-    match status {
-        status if status.is_success() => Sent::Accepted,
-        StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => Sent::Retry(reason()),
-        status if status.is_server_error() => Sent::Retry(reason()),
-        _ => Sent::Refused(reason()),
+fn judge(status: StatusCode, headers: &HeaderMap) -> Sent {
+    let reason = format!("answered with {status}");
+    let may_pass = status.is_server_error()
+        || matches!(
+            status,
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT
+        );
+    if status.is_success() {
+        Sent::Accepted
+    } else if may_pass {
+        let after = asked(status, headers, SystemTime::now());
+        Sent::Retry { reason, after }
+    } else {
+        Sent::Refused(reason)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use http::header::RETRY_AFTER;
+
     use super::*;
 
     #[test]
     fn what_an_answer_means() {
-        let kind = |code: u16| match judge(StatusCode::from_u16(code).unwrap()) {
+        let kind = |code: u16| match judge(StatusCode::from_u16(code).unwrap(), &HeaderMap::new()) {
             Sent::Accepted => 'a',
-            Sent::Retry(_) => 'r',
+            Sent::Retry { .. } => 'r',
             Sent::Refused(_) => 'x',
         };
         let kinds: String = [200, 204, 301, 400, 404, 408, 410, 429, 500, 503]
@@ -173,5 +183,19 @@ mod tests {
             .iter()
             .collect();
         assert_eq!(kinds, "aaxxxrxrrr");
+    }
+
+    #[test]
+    fn a_busy_target_says_for_how_long() {
+        let headers = HeaderMap::from_iter([(RETRY_AFTER, "7".parse().unwrap())]);
+        for (status, expected) in [
+            (StatusCode::SERVICE_UNAVAILABLE, Some(7)),
+            (StatusCode::BAD_GATEWAY, None),
+        ] {
+            let Sent::Retry { after, .. } = judge(status, &headers) else {
+                panic!("{status}");
+            };
+            assert_eq!(after, expected.map(Duration::from_secs), "{status}");
+        }
     }
 }

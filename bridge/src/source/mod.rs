@@ -138,13 +138,29 @@ pub enum Outcome {
 
 /// A failure of a source.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct SourceError(String);
+#[error("{words}")]
+pub struct SourceError {
+    words: String,
+    after: Option<Duration>,
+}
 
 impl SourceError {
     /// In words.
     pub fn new(what: impl fmt::Display) -> Self {
-        Self(what.to_string())
+        let words = what.to_string();
+        Self { words, after: None }
+    }
+
+    /// Whoever failed asks to be left alone for so long.
+    #[must_use]
+    pub fn with_after(self, after: Option<Duration>) -> Self {
+        Self { after, ..self }
+    }
+
+    /// How long whoever failed asks to be left alone.
+    #[must_use]
+    pub fn after(&self) -> Option<Duration> {
+        self.after
     }
 }
 
