@@ -25,9 +25,17 @@ class Proxy:
 
     def cut(self, seconds: float) -> None:
         """Every connection breaks, and new ones too, for a while."""
+        self.sever()
+        time.sleep(seconds)
+        self.mend()
+
+    def sever(self) -> None:
+        """Every connection breaks, and new ones too."""
         self._open = False
         self._close_all()
-        time.sleep(seconds)
+
+    def mend(self) -> None:
+        """New connections are carried again."""
         self._open = True
 
     def hold(self, seconds: float) -> None:

@@ -17,6 +17,8 @@ class Sqs(Service):
         self.groups: dict[str, collections.deque] = collections.defaultdict(collections.deque)
         self.known: set[str] = set()
         self.received: dict[str, tuple[dict, str]] = {}
+        self.extended = 0
+        """How often a message was hidden for longer."""
         super().__init__()
 
     def SendMessageBatch(self, body):
@@ -87,5 +89,6 @@ class Sqs(Service):
     def ChangeMessageVisibilityBatch(self, body):
         def change(entry, message, _group):
             message["from"] = time.monotonic() + entry["VisibilityTimeout"]
+            self.extended += entry["VisibilityTimeout"] > 0
 
         return self._each(body, change)

@@ -123,6 +123,7 @@ class Bridge:
     admin: int = 0
     http: int = 0
     expected: bool = field(default=False)
+    environment: dict[str, str] = field(default_factory=environment)
 
     def start(self, patience: float = PATIENCE) -> "Bridge":
         known = len(self.log_text())
@@ -130,7 +131,7 @@ class Bridge:
             self.process = subprocess.Popen(
                 [bridge_program(), "--config", str(self.config), "run"],
                 cwd=self.folder,
-                env=environment(),
+                env=self.environment,
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
@@ -201,7 +202,7 @@ class Bridge:
         return subprocess.run(
             [bridge_program(), "--config", str(self.config), *arguments],
             cwd=self.folder,
-            env=environment(),
+            env=self.environment,
             capture_output=True,
             text=True,
             timeout=PATIENCE,

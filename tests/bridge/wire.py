@@ -21,6 +21,8 @@ class Service:
         self.lock = threading.Condition()
         self.server = None
         self.port = 0
+        self.callers: set[str] = set()
+        """The access keys of those who called."""
         self.start()
 
     def start(self) -> None:
@@ -36,6 +38,7 @@ class Service:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 call = self.headers["X-Amz-Target"].split(".")[1]
                 assert f"/{world.name}/aws4_request" in self.headers["Authorization"]
+                world.callers.add(self.headers["Authorization"].split("Credential=")[1].split("/")[0])
                 try:
                     with world.lock:
                         status, answer = 200, getattr(world, call)(body)
