@@ -40,8 +40,16 @@ class Proxy:
 
     def hold(self, seconds: float) -> None:
         """Connections stay and carry nothing for a while: neither end is told."""
-        self._flows.clear()
+        self.freeze()
         time.sleep(seconds)
+        self.thaw()
+
+    def freeze(self) -> None:
+        """Connections stay and carry nothing."""
+        self._flows.clear()
+
+    def thaw(self) -> None:
+        """Connections carry again, what came in the meantime too."""
         self._flows.set()
 
     def slow(self, bytes_per_second: int, seconds: float) -> None:

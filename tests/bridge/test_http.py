@@ -18,6 +18,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.x509.oid import NameOID
+from proxy import Proxy
 from support import process
 
 HTTP = '[http]\nlisten = "127.0.0.1:0"\n'
@@ -156,6 +157,44 @@ def test_cloudevents(bridge, subscriber):
     assert (status, answered["WebHook-Allowed-Origin"]) == (200, "eventgrid")
     assert call(url, method="OPTIONS", WebHook_Request_Origin="evil")[0] == 403
     assert call(url, b"x" * (2 << 20), x_api_key="k")[0] == 413
+
+
+def test_a_batch_of_more_than_there_is_room_for(bridge, subscriber):
+    reader = subscriber("#")
+    settings = '[sources.hook]\nkind = "webhook"\npath = "/hook"\ntopic = "ce"\nmax_in_flight = 10\nanswer_timeout = "60s"\nauth.anonymous = true\n'
+    url = bridge(HTTP + settings).url("/hook")
+    batch = [{"specversion": "1.0", "id": str(number), "source": "/s", "type": "made", "data": number} for number in range(500)]
+    status, _, said = call(url, json.dumps(batch).encode(), Content_Type="application/cloudevents-batch+json")
+    assert status == 200, said
+    assert sorted(int(message.payload) for message in reader.take(500)) == list(range(500))
+    reader.nothing()
+
+
+def test_under_pressure_callers_are_told_when_to_come_again(broker, make_bridge, subscriber):
+    """Too many requests at a time: 429; slower than the time that a caller has: 503. What they send again is published once."""
+    reader, wire = subscriber("#"), Proxy(broker.mqtt)
+    try:
+        text = HTTP + "max_requests = 1\n" + EVENTS.removeprefix(HTTP) + 'auth.anonymous = true\nanswer_timeout = "2s"\n'
+        running = make_bridge(wire.port, text)
+        servers.until(lambda: running.fetch("/readyz")[0] == 200, "connected")
+        wire.freeze()
+        event = {"version": "0", "id": "e-1", "detail-type": "Paid", "source": "shop", "detail": {}}
+        first = []
+        calling = threading.Thread(target=lambda: first.append(call(running.url("/"), json.dumps(event).encode())))
+        calling.start()
+        servers.until(lambda: running.metric("in_flight") == 1, "it waits for the broker")
+        status, headers, _ = call(running.url("/"), json.dumps({**event, "id": "e-2"}).encode())
+        assert status == 429 and int(headers["Retry-After"]) >= 1
+        calling.join()
+        status, headers, _ = first[0]
+        assert status == 503 and int(headers["Retry-After"]) >= 1
+        wire.thaw()
+        for number in ("e-1", "e-2"):
+            assert call(running.url("/"), json.dumps({**event, "id": number}).encode())[0] == 200
+        assert sorted(message.user["id"] for message in reader.take(2)) == ["e-1", "e-2"]
+        reader.nothing()
+    finally:
+        wire.close()
 
 
 class FakeSns:

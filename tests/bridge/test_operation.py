@@ -15,6 +15,9 @@ from support import process
 from test_sinks import publish, sink, subscribed
 from wire import Service
 
+COUNT = 400
+"""Messages through a sink."""
+
 LEASE = 1
 """Seconds after which a source would give an event to somebody else."""
 
@@ -237,6 +240,55 @@ def test_a_stop_finishes_the_call_that_is_under_way(broker, bridge):
     finally:
         answer.set()
         server.shutdown()
+
+
+def kill_bridge(running, _wire):
+    running.kill()
+    running.start()
+
+
+def cut_wire(_running, wire):
+    wire.sever()
+    wire.mend()
+
+
+@pytest.mark.parametrize("fault", [kill_bridge, cut_wire])
+def test_a_sink_loses_nothing(fault, broker, make_bridge):
+    """The bridge dies, or its connection, in the middle of it: the target gets each message at least once, the first times in order."""
+    bodies, wire = [], Proxy(broker.mqtt)
+    half = threading.Event()
+
+    class Hook(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self):
+            bodies.append(int(self.rfile.read(int(self.headers["Content-Length"]))))
+            if len(bodies) == COUNT // 2:
+                half.set()
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer((process.LOOPBACK, 0), Hook)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        running = make_bridge(wire.port, sink("hook", "webhook", f'url = "http://127.0.0.1:{server.server_port}/"'))
+        subscribed(running, "hook")
+        sending = threading.Thread(target=publish, args=(broker.mqtt, *[("orders/1", str(number), {}) for number in range(COUNT)]))
+        sending.start()
+        assert half.wait(servers.PATIENCE)
+        fault(running, wire)
+        sending.join()
+        until(lambda: len(set(bodies)) == COUNT, "all have come")
+        assert list(dict.fromkeys(bodies)) == list(range(COUNT))
+        assert len(bodies) <= COUNT + 100, "only what was in flight comes again"
+    finally:
+        server.shutdown()
+        wire.close()
 
 
 SAMPLES = {

@@ -94,7 +94,7 @@ impl Connected {
                         .jetstream
                         .publish_with_headers(out.subject, out.headers, body)
                         .await;
-                    published.map_err(|error| Sent::retry(error))
+                    published.map_err(Sent::retry)
                 }
             });
         }
@@ -136,7 +136,7 @@ impl Connected {
                                 .await
                         }
                     };
-                    published.map_or_else(|error| Sent::retry(error), |()| Sent::Accepted)
+                    published.map_or_else(Sent::retry, |()| Sent::Accepted)
                 }
             });
         }

@@ -78,22 +78,25 @@ impl Inbox {
         })
     }
 
-    /// Offers events and waits for what becomes of each.
+    /// Offers the events of a request and waits for what becomes of each. A full window refuses it at
+    /// once; of a request that was let in, each event waits for room: it may have more than there is
+    /// room for.
     async fn offer(&self, events: Vec<Event>) -> Vec<Reply> {
+        if !self.publisher.is_connected() || self.events.capacity() == 0 {
+            return vec![Reply::Later(RETRY_SECS); events.len()];
+        }
         let until = tokio::time::Instant::now() + self.patience;
         let replies = events.into_iter().map(|event| self.offer_one(event, until));
         join_all(replies).await
     }
 
     async fn offer_one(&self, event: Event, until: tokio::time::Instant) -> Reply {
-        if !self.publisher.is_connected() {
+        let Ok(Ok(room)) = tokio::time::timeout_at(until, self.events.reserve()).await else {
             return Reply::Later(RETRY_SECS);
-        }
+        };
         let (handle, outcome) = oneshot::channel();
         let handle = Box::new(Handle(handle));
-        if self.events.try_send(Delivery { event, handle }).is_err() {
-            return Reply::Later(RETRY_SECS);
-        }
+        room.send(Delivery { event, handle });
         match tokio::time::timeout_at(until, outcome).await {
             Ok(Ok(Outcome::Done | Outcome::DeadLettered)) => Reply::Accepted,
             Ok(Ok(Outcome::Poison { reason })) => Reply::Refused(reason),
