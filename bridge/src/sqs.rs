@@ -95,7 +95,8 @@ impl Queue {
         let words = refusal(answer.body());
         let status = answer.status().as_u16();
         let after = asked_by_aws(answer.status(), answer.headers(), SystemTime::now());
-        Err(SourceError::new(format!("{name}: {status} {words}")).with_after(after))
+        let error = SourceError::new(format!("{name}: {status} {words}"));
+        Err(error.with_after(after).with_too_large(is_too_large(&words)))
     }
 
     /// Makes a call with entries of which each may fail.
@@ -123,6 +124,11 @@ fn read_failed(answer: &[u8]) -> Result<Vec<Failed>, SourceError> {
         reason: format!("{} {}", entry.code, entry.message.unwrap_or_default()),
     });
     Ok(failed.collect())
+}
+
+/// Whether SQS says so of a batch, or of a message.
+fn is_too_large(words: &str) -> bool {
+    words.contains("BatchRequestTooLong") || words.contains("must be shorter than")
 }
 
 /// `{"__type":"com.amazonaws.sqs#QueueDoesNotExist","message":…}`
@@ -197,5 +203,7 @@ mod tests {
         let body = br#"{"__type":"com.amazonaws.sqs#QueueDoesNotExist","message":"gone"}"#;
         assert_eq!(refusal(body), "QueueDoesNotExist gone");
         assert_eq!(refusal(b"<html>"), " ");
+        let long = br#"{"__type":"com.amazonaws.sqs#BatchRequestTooLong","message":"no"}"#;
+        assert!(is_too_large(&refusal(long)) && !is_too_large(&refusal(body)));
     }
 }

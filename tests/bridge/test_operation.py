@@ -13,7 +13,7 @@ from queues import Sqs
 from servers import until
 from support import process
 from test_sinks import publish, sink, subscribed
-from wire import Service
+from wire import Refusal, Service
 
 COUNT = 400
 """Messages through a sink."""
@@ -201,6 +201,33 @@ def test_only_the_entries_that_failed_are_sent_again(broker, bridge):
         assert running.metric("published_total") == 10
     finally:
         bus.stop()
+
+
+class SmallBatches(Sqs):
+    """A queue that takes no more than so many bytes with a call."""
+
+    def SendMessageBatch(self, body):
+        if sum(len(entry["MessageBody"]) for entry in body["Entries"]) > 1000:
+            raise Refusal("com.amazonaws.sqs#BatchRequestTooLong")
+        return super().SendMessageBatch(body)
+
+
+def test_what_is_too_large_together_goes_in_smaller_batches(broker, bridge, subscriber):
+    """And what is too large alone is dead instead of holding up the others."""
+    queue = SmallBatches(fifo=False)
+    try:
+        reader = subscriber("dead-letters/#")
+        lines = [f'queue_url = "{queue.url}/1/q"', f'endpoint = "{queue.url}"', 'linger = "5s"', 'retry_max = "100ms"']
+        running = bridge(sink("out", "sqs", *lines))
+        subscribed(running, "out")
+        bodies = [str(number) * (2000 if number == 5 else 300) for number in range(10)]
+        publish(broker.mqtt, *[("orders/1", body, {}) for body in bodies])
+        assert reader.next().payload.decode() == bodies[5]
+        until(lambda: running.metric("acknowledged_total") == 10, "all are acknowledged")
+        messages = [message["body"] for group in queue.groups.values() for message in group]
+        assert sorted(messages) == sorted(body for body in bodies if len(body) < 1000)
+    finally:
+        queue.stop()
 
 
 def test_a_stop_finishes_the_call_that_is_under_way(broker, bridge):

@@ -126,9 +126,10 @@ impl Connected {
             Ok(answer) if answer.status().is_success() => results(answer.body()),
             Ok(answer) => {
                 let reason = String::from_utf8_lossy(answer.body()).into_owned();
-                // Access that is missing today may be there tomorrow; only sizes never change.
+                // Access that is missing today may be there tomorrow; only sizes never change. Fewer
+                // may fit where these do not.
                 match answer.status().as_u16() {
-                    413 => all(Sent::Refused(reason)),
+                    413 if count == 1 => all(Sent::Refused(reason)),
                     _ => {
                         let now = SystemTime::now();
                         let after = asked_by_aws(answer.status(), answer.headers(), now);

@@ -110,10 +110,14 @@ impl Sender {
     }
 
     /// Sends a batch until the target has, or will never have, each of its messages, or the bridge
-    /// stops.
+    /// stops. What fails as a whole is tried with half as many at a time: it may have been too much
+    /// together.
     async fn deliver(&self, mut batch: Vec<Parcel>, done: &UnboundedSender<Vec<u16>>) {
         let mut backoff = self.backoff();
+        let mut most = batch.len();
         while self.may_call().await {
+            let rest = batch.split_off(most.min(batch.len()));
+            let count = batch.len();
             let events: Vec<_> = batch.iter().map(|parcel| parcel.event.clone()).collect();
             let results = self.target.send(&events).await;
             debug_assert_eq!(results.len(), batch.len());
@@ -128,8 +132,20 @@ impl Sender {
             }
             // The connection may be gone: the broker sends it again then.
             let _ = done.send(finished);
+            let failed = again.len();
             batch = again;
-            if batch.is_empty() || self.stops_within(backoff.pause()).await {
+            batch.extend(rest);
+            if batch.is_empty() {
+                return;
+            }
+            most = if failed == count {
+                count.div_ceil(2)
+            } else {
+                batch.len()
+            };
+            if failed == 0 {
+                backoff.reset();
+            } else if self.stops_within(backoff.pause()).await {
                 return;
             }
         }
@@ -447,6 +463,16 @@ mod tests {
         assert_eq!(world.calls(), calls(&[(0, "123")]));
         assert_eq!(world.done(1).await, [2]);
         assert_eq!(world.calls(), calls(&[(0, "123"), (60, "2")]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_fails_together_is_tried_in_smaller_parts_in_order() {
+        let failing = vec![Sent::retry("too much together"); 4 + 2];
+        let mut world = start(4, "", failing);
+        world.put(1..=4);
+        assert_eq!(world.done(4).await, [1, 2, 3, 4]);
+        let sent: Vec<_> = world.calls().into_iter().map(|(_, ids)| ids).collect();
+        assert_eq!(sent, ["1234", "12", "1", "234"]);
     }
 
     #[tokio::test(start_paused = true)]

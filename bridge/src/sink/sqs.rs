@@ -120,6 +120,11 @@ impl Target for Connected {
                         }
                     }
                 }
+                Err(error) if error.is_too_large() && entries.len() == 1 => {
+                    if let Some(alone) = results.iter_mut().find(|one| **one == Sent::Accepted) {
+                        *alone = Sent::Refused(error.to_string());
+                    }
+                }
                 Err(error) => {
                     let accepted = |result: &&mut Sent| **result == Sent::Accepted;
                     for result in results.iter_mut().filter(accepted) {

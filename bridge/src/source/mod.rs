@@ -142,19 +142,36 @@ pub enum Outcome {
 pub struct SourceError {
     words: String,
     after: Option<Duration>,
+    too_large: bool,
 }
 
 impl SourceError {
     /// In words.
     pub fn new(what: impl fmt::Display) -> Self {
         let words = what.to_string();
-        Self { words, after: None }
+        Self {
+            words,
+            after: None,
+            too_large: false,
+        }
     }
 
     /// Whoever failed asks to be left alone for so long.
     #[must_use]
     pub fn with_after(self, after: Option<Duration>) -> Self {
         Self { after, ..self }
+    }
+
+    /// What was asked is larger than the service takes.
+    #[must_use]
+    pub fn with_too_large(self, too_large: bool) -> Self {
+        Self { too_large, ..self }
+    }
+
+    /// Whether what was asked is larger than the service takes: the same again will fail again.
+    #[must_use]
+    pub fn is_too_large(&self) -> bool {
+        self.too_large
     }
 
     /// How long whoever failed asks to be left alone.
