@@ -11,6 +11,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use dashmap::DashSet;
+use foldhash::quality::RandomState;
 use parking_lot::Mutex;
 
 use crate::session::Session;
@@ -18,7 +19,7 @@ use crate::session::Session;
 /// See the module.
 #[derive(Default)]
 pub(super) struct Directory {
-    by_name: DashSet<Named>,
+    by_name: DashSet<Named, RandomState>,
     /// To be gone through a part at a time.
     by_age: Mutex<BTreeMap<u64, Arc<Session>>>,
 }

@@ -23,7 +23,7 @@ impl Hub {
         expiry_secs: Option<u32>,
         batch: &mut Batch,
     ) {
-        self.connections.remove(&link);
+        self.forget(link);
         let will = {
             // The client may come back at this moment: it finds the session left, or not yet.
             let _login = self.logins[stripe(&session.client_id)].lock();
@@ -51,6 +51,11 @@ impl Hub {
         };
         self.publish_will(session, will, batch);
         self.commit_batch(batch);
+    }
+
+    /// A connection that its session has let go is over.
+    pub fn forget(&self, link: u64) {
+        self.connections.remove(&link);
     }
 
     /// Ends a session: its subscriptions go, what it held returns to its groups.

@@ -27,6 +27,7 @@ use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwap;
 use dashmap::DashMap;
+use foldhash::quality::RandomState;
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 use protocols::connection::{Position, Settle};
@@ -93,7 +94,7 @@ pub struct Hub {
     sessions: Directory,
     quotas: Quotas,
     /// The session that a connection belongs to, by the connection's number.
-    connections: DashMap<u64, Arc<Session>>,
+    connections: DashMap<u64, Arc<Session>, RandomState>,
     groups: Mutex<Groups>,
     /// Bytes that wait in all groups.
     backlog_bytes: Arc<AtomicUsize>,
@@ -174,7 +175,7 @@ impl Hub {
             retained,
             sessions: Directory::default(),
             quotas: Quotas::default(),
-            connections: DashMap::new(),
+            connections: DashMap::default(),
             groups: Mutex::default(),
             backlog_bytes: Arc::default(),
             deadlines: Mutex::default(),

@@ -5,6 +5,7 @@
 //! users have no bound.
 
 use dashmap::DashMap;
+use foldhash::quality::RandomState;
 use protocols::connection::{Connect, Refusal, RefusalCode};
 use protocols::model::Message;
 
@@ -22,7 +23,7 @@ const INSIDE: &str = "function";
 pub(super) struct Quotas {
     places: Places,
     /// By the session's number.
-    held: DashMap<u64, Place>,
+    held: DashMap<u64, Place, RandomState>,
 }
 
 impl Hub {

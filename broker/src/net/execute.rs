@@ -172,6 +172,16 @@ impl Home {
         }
     }
 
+    /// Whether the connection belongs to no session, or its session has let it go: there is nothing
+    /// to leave then.
+    pub(super) fn has_left(&self, hub: &Hub) -> bool {
+        let is_back = self.session.is_none() || self.slot.lock().is_some();
+        if is_back && self.session.is_some() {
+            hub.forget(self.link);
+        }
+        is_back
+    }
+
     /// The connection is over: the session, if it still holds the link, lets it go.
     pub(super) fn leave(
         &self,

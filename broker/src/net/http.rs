@@ -3,6 +3,7 @@
 //! Any path may be upgraded; the subprotocol, not the path, says what is spoken. After the upgrade
 //! the raw socket goes to a [`super::driver`] of its own: hyper is gone from it.
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::IpAddr;
@@ -32,7 +33,7 @@ use hyper::server::conn::http1::{self, UpgradeableConnection};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
-use protocols::connection::Protocol;
+use protocols::connection::{Protocol, Secret};
 use protocols::model::Timestamp;
 use protocols::negotiation::{self, Choice, HttpRefusal};
 use protocols::registry::PROTOCOLS;
@@ -44,15 +45,21 @@ const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json"
 const METRICS: &str = "/metrics";
 const PROMETHEUS: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4");
 
-/// One connection: requests until it is closed or upgraded.
-pub(super) async fn serve(net: Arc<Net>, socket: Socket, ends: Ends, permit: Permit) {
+/// One connection: requests until it is closed or upgraded. Of the first some may be read already.
+pub(super) async fn serve(
+    net: Arc<Net>,
+    (socket, head): (Socket, BytesMut),
+    ends: Ends,
+    visitor: Visitor,
+    permit: Permit,
+) {
     let peer = ends.peer;
-    let visitor = Arc::new(Visitor::new(Arc::clone(&net), permit.number()));
+    let visitor = Arc::new(visitor);
     // Moves to the WebSocket if there is an upgrade, so that the place stays taken.
     let place = Arc::new(Mutex::new(Some(permit)));
     let pulse = Arc::new(Pulse::default());
     let unread = Arc::new(Pulse::default());
-    let socket = Patient::new(socket, Arc::clone(&net), Arc::clone(&unread));
+    let socket = Patient::new((socket, head), Arc::clone(&net), Arc::clone(&unread));
     let service = service_fn(|request: Request<Incoming>| {
         visitor.asks();
         net.stir();
@@ -265,28 +272,9 @@ pub(super) fn hand_over(
     permit: Permit,
 ) {
     let peer = ends.peer;
-    let &Agreed {
-        choice, deflate, ..
-    } = agreed;
-    let (identity, visit) = match who {
-        Who::Signer(signer) => (signer.map(Box::new), None),
-        Who::Guest(visit) => (None, Some(Arc::new(visit))),
-    };
-    let arrival = Arrival {
-        peer,
-        transport: if ends.is_tls {
-            Transport::WebSocketTls
-        } else {
-            Transport::WebSocket
-        },
-        subprotocol: choice.subprotocol,
-        deflate,
-        on_loopback: ends.on_loopback,
-        certificate_user: ends.certificate_user.clone(),
-        token: token_of_request(request.headers(), request.uri().query()),
-        identity,
-        visit,
-    };
+    let choice = agreed.choice;
+    let token = token_of_request(request.headers(), request.uri().query());
+    let arrival = arrival(ends, agreed, who, token);
     let net = Arc::clone(net);
     let upgrading = hyper::upgrade::on(request);
     tokio::spawn(async move {
@@ -299,18 +287,42 @@ pub(super) fn hand_over(
         };
         match upgraded.downcast::<TokioIo<Patient>>() {
             Ok(parts) => {
-                let socket = parts.io.into_inner().into_inner();
+                let (socket, unread) = parts.io.into_inner().into_inner();
                 let mut early = BytesMut::new();
                 if arrival.visit.is_some() {
                     early.extend_from_slice(&gateway::LOGIN);
                 }
                 early.extend_from_slice(&parts.read_buf);
+                early.extend_from_slice(&unread);
                 // A task of its own: this one ends here, with hyper's buffers.
                 tokio::spawn(net.serve(socket, choice.protocol, arrival, early, permit));
             }
             Err(_) => tracing::error!(%peer, "an upgraded connection is not the socket it was"),
         }
     });
+}
+
+/// How a client comes in by an upgrade.
+pub(super) fn arrival(ends: &Ends, agreed: &Agreed, who: Who, token: Option<Secret>) -> Arrival {
+    let (identity, visit) = match who {
+        Who::Signer(signer) => (signer.map(Box::new), None),
+        Who::Guest(visit) => (None, Some(Arc::new(visit))),
+    };
+    Arrival {
+        peer: ends.peer,
+        transport: if ends.is_tls {
+            Transport::WebSocketTls
+        } else {
+            Transport::WebSocket
+        },
+        subprotocol: agreed.choice.subprotocol,
+        deflate: agreed.deflate,
+        on_loopback: ends.on_loopback,
+        certificate_user: ends.certificate_user.clone(),
+        token,
+        identity,
+        visit,
+    }
 }
 
 /// What was agreed on in an upgrade.
@@ -321,31 +333,59 @@ pub(super) struct Agreed {
 }
 
 impl Agreed {
+    /// Who speaks behind it.
+    pub(super) fn protocol(&self) -> &'static dyn Protocol {
+        self.choice.protocol
+    }
+
+    /// What it is called in the handshake.
+    pub(super) fn subprotocol(&self) -> Option<&'static str> {
+        self.choice.subprotocol
+    }
+
+    /// The whole answer, for one that is written without hyper.
+    pub(super) fn answer(&self) -> Vec<u8> {
+        let mut answer = b"HTTP/1.1 101 Switching Protocols\r\n".to_vec();
+        answer.reserve(192);
+        for (name, value) in self.headers() {
+            for piece in [name.as_str(), ": ", &value, "\r\n"] {
+                answer.extend_from_slice(piece.as_bytes());
+            }
+        }
+        answer.extend_from_slice(b"\r\n");
+        answer
+    }
+
     pub(super) fn put(&self, headers: &mut HeaderMap) {
-        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-        if let Ok(accept) = HeaderValue::from_str(&self.accept) {
-            headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+        for (name, value) in self.headers() {
+            if let Ok(value) = HeaderValue::from_str(&value) {
+                headers.insert(name, value);
+            }
         }
-        if let Some(token) = self.choice.subprotocol {
-            headers.insert(
-                header::SEC_WEBSOCKET_PROTOCOL,
-                HeaderValue::from_static(token),
-            );
-        }
-        if let Some(extension) = self
-            .deflate
-            .and_then(|deflate| HeaderValue::from_str(&deflate.answer()).ok())
-        {
-            headers.insert(header::SEC_WEBSOCKET_EXTENSIONS, extension);
-        }
+    }
+
+    fn headers(&self) -> impl Iterator<Item = (HeaderName, Cow<'_, str>)> {
+        let token = self.choice.subprotocol.map(Cow::Borrowed);
+        let extension = self.deflate.map(|deflate| Cow::Owned(deflate.answer()));
+        [
+            (header::UPGRADE, Some(Cow::Borrowed("websocket"))),
+            (header::CONNECTION, Some(Cow::Borrowed("Upgrade"))),
+            (
+                header::SEC_WEBSOCKET_ACCEPT,
+                Some(self.accept.as_str().into()),
+            ),
+            (header::SEC_WEBSOCKET_PROTOCOL, token),
+            (header::SEC_WEBSOCKET_EXTENSIONS, extension),
+        ]
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, value?)))
     }
 }
 
 /// Looks at a handshake. `chosen` says what is spoken, if that is not for the subprotocols to say.
-pub(super) fn agree(
+pub(super) fn agree<B>(
     live: &Live,
-    request: &Request<Incoming>,
+    request: &Request<B>,
     ends: &Ends,
     chosen: Option<Choice>,
 ) -> Result<Agreed, HttpRefusal> {

@@ -1,24 +1,27 @@
 //! Accepting connections.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
 use protocols::connection::Protocol;
-use socket2::{Domain, Protocol as Ip, Type};
+use socket2::{Domain, Protocol as Ip, SockRef, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 use super::admission::Permit;
 use super::socket::Socket;
 use super::tls::{self, Alpn};
-use super::{Arrival, Ends, Net, http};
+use super::{Arrival, Ends, Net, greeting};
 use crate::telemetry::Transport;
 
 /// Pause after an accept that failed for want of file descriptors or memory.
 const BACK_OFF: Duration = Duration::from_millis(100);
+
+/// Whether accepted sockets have `TCP_NODELAY` from their listener: a system call less for each.
+const INHERITS_NODELAY: bool = cfg!(target_os = "linux");
 
 /// What is spoken behind a listener.
 #[derive(Clone, Copy)]
@@ -45,6 +48,8 @@ pub struct Listener {
     service: Service,
     /// Whether only this machine reaches it.
     on_loopback: bool,
+    /// Its address, if that is the one of all its connections and not any of the machine's.
+    local: Option<IpAddr>,
     is_tls: bool,
 }
 
@@ -68,12 +73,7 @@ impl Listener {
         socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
         socket.listen(backlog)?;
-        Ok(Self {
-            socket: TcpListener::from_std(socket.into())?,
-            service,
-            on_loopback: address.ip().to_canonical().is_loopback(),
-            is_tls,
-        })
+        Self::of(socket.into(), (service, is_tls))
     }
 
     /// A socket that listens already, opened by who has started the broker.
@@ -82,11 +82,19 @@ impl Listener {
         (service, is_tls): (Service, bool),
     ) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
-        let on_loopback = socket.local_addr()?.ip().to_canonical().is_loopback();
+        Self::of(socket, (service, is_tls))
+    }
+
+    fn of(socket: std::net::TcpListener, (service, is_tls): (Service, bool)) -> io::Result<Self> {
+        let ip = socket.local_addr()?.ip();
+        if INHERITS_NODELAY {
+            SockRef::from(&socket).set_tcp_nodelay(true)?;
+        }
         Ok(Self {
             socket: TcpListener::from_std(socket)?,
             service,
-            on_loopback,
+            on_loopback: ip.to_canonical().is_loopback(),
+            local: Some(ip).filter(|ip| !ip.to_canonical().is_unspecified()),
             is_tls,
         })
     }
@@ -137,15 +145,14 @@ impl Listener {
             return;
         }
         // Frames are gathered by us; waiting for more in the kernel would only delay them.
-        if let Err(error) = socket.set_nodelay(true) {
+        if !INHERITS_NODELAY && let Err(error) = socket.set_nodelay(true) {
             tracing::debug!(%peer, %error, "the connection was gone before it began");
             return;
         }
         let (net, service) = (Arc::clone(net), self.service);
-        let local = socket.local_addr();
         let ends = Ends {
             peer,
-            is_local: local.is_ok_and(|local| local.ip().is_loopback()),
+            is_local: self.is_local(&socket),
             on_loopback: self.on_loopback,
             is_tls: self.is_tls,
             certificate_user: None,
@@ -156,12 +163,23 @@ impl Listener {
         }
         begin(net, Socket::Plain(socket), ends, service, permit);
     }
+
+    /// Whether only this machine can have sent a connection; only HTTP asks.
+    fn is_local(&self, socket: &TcpStream) -> bool {
+        match (self.service, self.local) {
+            (Service::Raw(_), _) => self.on_loopback,
+            (Service::Http, Some(ip)) => ip.is_loopback(),
+            (Service::Http, None) => socket
+                .local_addr()
+                .is_ok_and(|local| local.ip().is_loopback()),
+        }
+    }
 }
 
 /// Begins what is spoken behind a listener, in a task of its own.
 pub(super) fn begin(net: Arc<Net>, socket: Socket, ends: Ends, service: Service, permit: Permit) {
     let Service::Raw(protocol) = service else {
-        tokio::spawn(http::serve(net, socket, ends, permit));
+        tokio::spawn(greeting::meet(net, socket, ends, permit));
         return;
     };
     let arrival = Arrival {
@@ -180,4 +198,39 @@ pub(super) fn begin(net: Arc<Net>, socket: Socket, ends: Ends, service: Service,
         visit: None,
     };
     tokio::spawn(net.serve(socket, protocol, arrival, BytesMut::new(), permit));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn accept(listener: &Listener) -> TcpStream {
+        let address = SocketAddr::from(([127, 0, 0, 1], listener.address().unwrap().port()));
+        let (client, accepted) =
+            tokio::join!(TcpStream::connect(address), listener.socket.accept());
+        client.unwrap();
+        accepted.unwrap().0
+    }
+
+    #[tokio::test]
+    async fn a_connection_waits_for_no_more_bytes() {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let bound = Listener::bind(any, 8, false, (Service::Http, false)).unwrap();
+        let inherited = std::net::TcpListener::bind(any).unwrap();
+        let inherited = Listener::inherited(inherited, (Service::Http, false)).unwrap();
+        for listener in [bound, inherited] {
+            let socket = accept(&listener).await;
+            assert_eq!(INHERITS_NODELAY, socket.nodelay().unwrap());
+            assert!(listener.is_local(&socket));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_listener_for_all_addresses_asks_each_connection_for_its_own() {
+        let all = SocketAddr::from(([0, 0, 0, 0], 0));
+        let listener = Listener::bind(all, 8, false, (Service::Http, false)).unwrap();
+        assert_eq!(listener.local, None);
+        assert!(!listener.on_loopback);
+        assert!(listener.is_local(&accept(&listener).await));
+    }
 }

@@ -1,6 +1,7 @@
 //! Listeners and the tasks that drive connections: bytes, not meanings.
 //!
 //! - [`listener`]: accepts sockets within the limits and begins a connection on each.
+//! - [`greeting`]: the first request on the HTTP port: plain upgrades take a short way.
 //! - [`http`]: the HTTP port; upgrades to WebSocket hand the raw socket to a driver.
 //! - [`driver`]: the task of one connection; [`execute`] carries out what its client asks.
 //! - [`tls`]: certificates and handshakes; [`socket`]: TCP or TLS, for those behind it.
@@ -13,6 +14,7 @@ mod contract;
 mod driver;
 mod execute;
 mod gateway;
+mod greeting;
 mod http;
 mod listener;
 mod login;
@@ -41,13 +43,13 @@ use parking_lot::Mutex;
 use protocols::connection::{CloseReason, Open, Protocol, Secret};
 use protocols::websocket::deflate::Deflate;
 use protocols::{Limits, Outbox};
-use tokio::io::{AsyncRead, AsyncWrite};
 
 use admission::Seat;
 pub use admission::{Admission, AdmissionLimits, Permit};
 pub(crate) use http::{is_address, metrics};
 pub use listener::{Listener, Service};
 pub use service::ServiceLink;
+pub use socket::Wire;
 pub use stream::EventBody;
 pub(crate) use stream::Pulse;
 pub use throttle::Throttling;
@@ -210,7 +212,7 @@ impl Net {
     }
 
     /// Speaks a protocol on a socket until the connection is over.
-    pub fn serve<S: AsyncRead + AsyncWrite + Unpin>(
+    pub fn serve<S: Wire>(
         self: Arc<Self>,
         socket: S,
         protocol: &'static dyn Protocol,
@@ -304,7 +306,7 @@ pub struct Serving<S> {
     seat: Option<Seat>,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Future for Serving<S> {
+impl<S: Wire> Future for Serving<S> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
@@ -316,7 +318,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Serving<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Serving<S> {
+impl<S: Wire> Serving<S> {
     /// Tells functions that the client has gone.
     fn tell(&self, ended: &Ended) {
         if let Some(visit) = self.driver.visit() {

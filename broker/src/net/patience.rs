@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::Net;
@@ -17,19 +18,31 @@ use super::stream::Pulse;
 /// The socket of an HTTP connection.
 pub(super) struct Patient {
     socket: Socket,
+    /// What was read from it before.
+    early: BytesMut,
     net: Arc<Net>,
     pulse: Arc<Pulse>,
 }
 
 impl Patient {
-    /// `pulse` says since when bytes wait to be written.
-    pub(super) fn new(socket: Socket, net: Arc<Net>, pulse: Arc<Pulse>) -> Self {
-        Self { socket, net, pulse }
+    /// Bytes that were read from the socket before come first. `pulse` says since when bytes wait
+    /// to be written.
+    pub(super) fn new(
+        (socket, early): (Socket, BytesMut),
+        net: Arc<Net>,
+        pulse: Arc<Pulse>,
+    ) -> Self {
+        Self {
+            socket,
+            early,
+            net,
+            pulse,
+        }
     }
 
-    /// The socket alone.
-    pub(super) fn into_inner(self) -> Socket {
-        self.socket
+    /// The socket alone, and what is to be read before it.
+    pub(super) fn into_inner(self) -> (Socket, BytesMut) {
+        (self.socket, self.early)
     }
 
     fn note<T>(&self, written: Poll<T>) -> Poll<T> {
@@ -48,6 +61,11 @@ impl AsyncRead for Patient {
         cx: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if !self.early.is_empty() {
+            let length = self.early.len().min(into.remaining());
+            into.put_slice(&self.early.split_to(length));
+            return Poll::Ready(Ok(()));
+        }
         Pin::new(&mut self.socket).poll_read(cx, into)
     }
 }

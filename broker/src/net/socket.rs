@@ -1,10 +1,11 @@
 //! What carries a connection: TCP, or TLS over it.
 
+use std::future::Future;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
@@ -17,6 +18,32 @@ pub(super) enum Socket {
     /// TLS, after its handshake.
     Tls(Box<TlsStream<Raw<TcpStream>>>),
 }
+
+/// What a connection is driven on.
+pub trait Wire: AsyncRead + AsyncWrite + Unpin {
+    /// Whether all that the other side has sent was read, and it will send no more: then a close
+    /// cannot cost it what was written to it. `false` where that is not known.
+    fn is_read_out(&self, _cx: &mut Context<'_>) -> bool {
+        false
+    }
+}
+
+impl Wire for Socket {
+    fn is_read_out(&self, cx: &mut Context<'_>) -> bool {
+        let Self::Plain(socket) = self else {
+            return false;
+        };
+        // Asks for what is known already, and not the kernel.
+        let ready = std::pin::pin!(socket.ready(Interest::READABLE)).poll(cx);
+        let Poll::Ready(Ok(ready)) = ready else {
+            return false;
+        };
+        ready.is_read_closed() && (ready & Ready::READABLE).is_empty()
+    }
+}
+
+#[cfg(test)]
+impl Wire for tokio::io::DuplexStream {}
 
 macro_rules! each {
     ($this:expr, $socket:ident => $call:expr) => {
@@ -83,5 +110,48 @@ impl AsyncWrite for Socket {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         each!(self, socket => socket.poll_shutdown(cx))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    async fn is_read_out(socket: &Socket) -> bool {
+        std::future::poll_fn(|cx| Poll::Ready(socket.is_read_out(cx))).await
+    }
+
+    #[tokio::test]
+    async fn a_socket_is_read_out_when_its_client_has_closed_and_nothing_is_left() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut client = TcpStream::connect(address).await.unwrap();
+        let mut socket = Socket::Plain(listener.accept().await.unwrap().0);
+        let mut all = [0; 64];
+        assert!(!is_read_out(&socket).await, "it is open");
+        client.write_all(b"one").await.unwrap();
+        assert_eq!(socket.read(&mut all).await.unwrap(), 3);
+        assert!(!is_read_out(&socket).await, "it is open still");
+        client.write_all(b"two, three").await.unwrap();
+        drop(client);
+        // Until the runtime has heard of the end.
+        let Socket::Plain(plain) = &socket else {
+            unreachable!("it is plain")
+        };
+        while !plain
+            .ready(Interest::READABLE)
+            .await
+            .unwrap()
+            .is_read_closed()
+        {
+            tokio::task::yield_now().await;
+        }
+        assert!(!is_read_out(&socket).await, "all is unread");
+        assert_eq!(socket.read(&mut all[..5]).await.unwrap(), 5);
+        assert!(!is_read_out(&socket).await, "some is unread");
+        assert_eq!(socket.read(&mut all).await.unwrap(), 5);
+        assert!(is_read_out(&socket).await);
     }
 }

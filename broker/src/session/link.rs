@@ -265,8 +265,12 @@ impl Link {
 /// The name of a connection: unique among all of all runs of the broker.
 pub fn connection_id(number: u64) -> String {
     /// Names this run.
-    static RUN: LazyLock<u64> = LazyLock::new(|| RandomState::default().build_hasher().finish());
-    format!("{:012x}-{number}", *RUN & 0xffff_ffff_ffff)
+    static RUN: LazyLock<String> = LazyLock::new(|| {
+        let random = RandomState::default().build_hasher().finish();
+        format!("{:012x}-", random & 0xffff_ffff_ffff)
+    });
+    let mut digits = itoa::Buffer::new();
+    [RUN.as_str(), digits.format(number)].concat()
 }
 
 impl std::fmt::Debug for Link {
@@ -275,5 +279,19 @@ impl std::fmt::Debug for Link {
             .field("id", &self.id)
             .field("protocol", &self.metrics.name)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_s_name_ends_with_its_number() {
+        for number in [0, 1, 9, 10, 1234, 99_999, 100_000, u64::MAX] {
+            let name = connection_id(number);
+            let (run, rest) = name.split_once('-').unwrap();
+            assert_eq!((run.len(), rest), (12, number.to_string().as_str()));
+        }
     }
 }

@@ -18,6 +18,7 @@ mod json;
 mod mqtt;
 mod slow;
 mod stomp;
+mod upgrade;
 mod world;
 
 use dialect::Speaker;

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use protocols::connection::{Cause, CloseReason};
 use protocols::model::Timestamp;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::ReadBuf;
 
+use super::super::Wire;
 use super::{Driver, Ended, Linger, READ_BUFFER, READ_BYTES};
 use crate::session::Batch;
 
@@ -18,7 +19,7 @@ const LINGER: Duration = Duration::from_secs(1);
 /// Bytes that are read and thrown away meanwhile.
 const LINGER_BYTES: usize = 1024 * 1024;
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
+impl<S: Wire> Driver<S> {
     pub(super) fn deadline(&self) -> Option<Timestamp> {
         let rare = self.rare.as_deref();
         if let Some(linger) = rare.and_then(|rare| rare.lingers) {
@@ -115,6 +116,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             Some(linger) => linger,
             None => {
                 self.part();
+                if self.socket.is_read_out(cx) {
+                    // What was written still gets there: nothing that is unread can reset it.
+                    return Poll::Ready(self.ended());
+                }
                 match Pin::new(&mut self.socket).poll_shutdown(cx) {
                     Poll::Ready(Ok(())) => {}
                     // TLS has last words of its own, and they too may find no room.

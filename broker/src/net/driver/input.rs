@@ -9,8 +9,9 @@ use protocols::connection::{Cause, CloseReason};
 use protocols::websocket::frame::OpCode;
 use protocols::websocket::{self, Event};
 use protocols::{Command, Outbox};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::ReadBuf;
 
+use super::super::Wire;
 use super::super::execute::Step;
 use super::super::login::Answered;
 use super::super::throttle::TooFast;
@@ -48,7 +49,7 @@ impl Row {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
+impl<S: Wire> Driver<S> {
     /// Goes on where something had to be asked about the client's credentials, with what it has
     /// sent meanwhile.
     pub(super) fn go_on(&mut self, answered: Answered) {

@@ -29,14 +29,13 @@ use protocols::Command;
 use protocols::connection::{Cause, CloseReason};
 use protocols::model::Timestamp;
 use protocols::websocket::{self, Decoder};
-use tokio::io::{AsyncRead, AsyncWrite};
 
 use self::output::Courtesy;
 use super::execute::Home;
 use super::login::Gate;
 use super::throttle::Throttle;
 use super::timers::TimerId;
-use super::{Live, Net};
+use super::{Live, Net, Wire};
 use crate::auth::Door;
 use crate::functions::Visit;
 use crate::session::{Batch, Link};
@@ -149,7 +148,7 @@ impl WebSocket {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
+impl<S: Wire> Driver<S> {
     /// Drives a connection whose first bytes are in `early`.
     pub(super) fn new(
         socket: S,
@@ -402,7 +401,11 @@ impl<S> Driver<S> {
         }
     }
 
+    /// The session, if it still holds the link, lets it go.
     fn part(&mut self) {
+        if self.home.has_left(&self.net.hub) {
+            return;
+        }
         let mut batch = Batch::new(self.net.clock.now());
         self.home.leave(&self.net.hub, true, None, &mut batch);
         batch.finish(&self.net.hub.metrics);

@@ -6,8 +6,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
-use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::super::Wire;
 use super::super::execute::Step;
 use super::Driver;
 use crate::session::Batch;
@@ -32,7 +32,7 @@ pub(super) struct Courtesy {
     impatient: u8,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
+impl<S: Wire> Driver<S> {
     /// Whether the other tasks that are ready come first, see [`Courtesy`].
     pub(super) fn lets_others_first(&mut self) -> bool {
         let (bytes, frames) = self.home.with(|link| {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use protocols::connection::{Connect, Connection, Delivered};
 use protocols::outbox::FrameType;
 use protocols::{Delivery, Limits, Outbox, Output, Reply};
-use tokio::io::ReadBuf;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::output::IMPATIENT_TURNS;
 use super::*;
@@ -30,6 +30,15 @@ struct Ends {
     input: VecDeque<Vec<u8>>,
     taken: Vec<u8>,
     is_full: bool,
+    /// Whether the client has closed, and nothing of it is left to be read.
+    is_read_out: bool,
+    was_shut: bool,
+}
+
+impl Wire for Socket {
+    fn is_read_out(&self, _: &mut Context<'_>) -> bool {
+        self.0.lock().is_read_out
+    }
 }
 
 impl AsyncRead for Socket {
@@ -65,6 +74,7 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.lock().was_shut = true;
         Poll::Ready(Ok(()))
     }
 }
@@ -323,6 +333,30 @@ fn a_client_that_leaves_too_much_unread_gets_last_words_instead() {
     assert!(stage.turn(b"").is_pending(), "it lingers");
     assert_eq!(stage.takes(false), format!("{}X", "e".repeat(1000)));
     assert!(stage.driver.home.session().unwrap().lock().link.is_none());
+}
+
+#[test]
+fn nothing_is_shut_down_nor_waited_for_when_the_client_has_closed() {
+    for has_closed in [true, false] {
+        let mut stage = Stage::new(&net(), 1);
+        assert!(stage.turn(b"c").is_pending());
+        let session = Arc::clone(stage.driver.home.session().unwrap());
+        stage.driver.part();
+        assert!(session.lock().link.is_none());
+        let reason = CloseReason::new(Cause::Normal, "good-bye");
+        stage.driver.home.with(|link| link.close(reason));
+        stage.socket.0.lock().is_read_out = has_closed;
+        let ended = stage.turn(b"");
+        assert_eq!(stage.takes(false), "CX", "the last words are written first");
+        let ended = matches!(ended, Poll::Ready(reason) if reason.cause == Cause::Normal);
+        assert_eq!(ended, has_closed);
+        assert_eq!(stage.socket.0.lock().was_shut, !has_closed, "it lingers");
+        assert!(
+            stage.driver.net.hub.session("c").is_some(),
+            "for 60 seconds"
+        );
+        assert_eq!(stage.driver.net.hub.connected_count(), 0);
+    }
 }
 
 #[test]
