@@ -82,7 +82,7 @@ async fn a_plain_upgrade_is_answered_in_whatever_pieces_it_comes() {
         assert_eq!(head, format!("{begin}{ACCEPT}{end}"));
         assert_eq!(read(&mut client, LOGGED_IN.len()).await, LOGGED_IN);
         meeting.await.unwrap();
-        let counted = "websocket_negotiations_total{subprotocol=\"mqtt\",result=\"accepted\"}";
+        let counted = "ws_negotiation_total{offered=\"mqtt\",result=\"accepted\"}";
         assert_eq!(world.count(counted), 1);
         assert_eq!(world.net.admission.connections(), 1);
         assert_eq!(world.net.admission.half_open(), (0, 0));

@@ -33,9 +33,9 @@ impl<S: Wire> Driver<S> {
             let due = link.due.known();
             (link.connection.next_timeout(), due)
         });
-        let now = self.net.clock.now();
         let throttle = rare.and_then(|rare| rare.throttle.as_ref());
-        let slowed = throttle.and_then(|held| held.deadline(&self.live.throttling, now));
+        let slowed =
+            throttle.and_then(|held| held.deadline(&self.live.throttling, self.net.clock.now()));
         [stall, next, due, slowed].into_iter().flatten().min()
     }
 
@@ -116,7 +116,7 @@ impl<S: Wire> Driver<S> {
             Some(linger) => linger,
             None => {
                 self.part();
-                if self.socket.is_read_out(cx) {
+                if self.socket.is_read_out() {
                     // What was written still gets there: nothing that is unread can reset it.
                     return Poll::Ready(self.ended());
                 }

@@ -308,10 +308,12 @@ impl<S: Wire> Driver<S> {
         if self.is_closing() {
             return;
         }
-        let web_socket = self.transport.is_web_socket();
+        let (web_socket, socket) = (self.transport.is_web_socket(), &self.socket);
         let reason = self.home.with(|link| {
             let reason = link.end.clone()?;
-            if web_socket {
+            // A client that has closed its side without a close frame gets none, as if it had
+            // vanished: most have closed both.
+            if web_socket && !socket.is_read_out() {
                 websocket::close::write(&mut link.outbox, &reason);
             }
             Some(reason)

@@ -36,7 +36,7 @@ struct Ends {
 }
 
 impl Wire for Socket {
-    fn is_read_out(&self, _: &mut Context<'_>) -> bool {
+    fn is_read_out(&self) -> bool {
         self.0.lock().is_read_out
     }
 }
