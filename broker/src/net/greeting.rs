@@ -42,7 +42,7 @@ const NOT_PLAIN: [http::HeaderName; 4] = [
 #[derive(Debug)]
 enum First {
     /// A plain upgrade; its head has so many bytes.
-    Plain(Request<()>, usize),
+    Plain(Box<Request<()>>, usize),
     /// Something else, also an end.
     Other,
     /// It did not come in time.
@@ -53,7 +53,7 @@ enum First {
 
 /// What the bytes so far are.
 enum Look {
-    Plain(Request<()>, usize),
+    Plain(Box<Request<()>>, usize),
     Other,
     Unfinished,
 }
@@ -136,7 +136,7 @@ fn look(head: &[u8], live: &Live) -> Look {
 }
 
 /// The request, if it is a plain upgrade.
-fn plain(parsed: &httparse::Request<'_, '_>) -> Option<Request<()>> {
+fn plain(parsed: &httparse::Request<'_, '_>) -> Option<Box<Request<()>>> {
     let path = parsed
         .path
         .filter(|path| path.starts_with('/') && !path.contains('?'))?;
@@ -156,7 +156,7 @@ fn plain(parsed: &httparse::Request<'_, '_>) -> Option<Request<()>> {
     let mut request = Request::new(());
     *request.uri_mut() = Uri::try_from(path).ok()?;
     *request.headers_mut() = headers;
-    Some(request)
+    Some(Box::new(request))
 }
 
 /// What is agreed on with a plain upgrade; `None` if it is to be refused, or functions are asked.
