@@ -446,6 +446,7 @@ fn hub_bounds(config: &Config) -> HubBounds {
         queue_bytes: limits.session_queue_size,
         drop_oldest: limits.full_queue_drops == FullQueue::Oldest,
         memory_bytes: limits.stored_queue_memory,
+        spare_bytes: limits.stored_queues_memory,
         outbox_bytes: limits.outbox_soft_size,
         outbox_hard_bytes: limits.outbox_hard_size,
     };

@@ -30,6 +30,9 @@ pub(crate) fn subject_of(topic: &str) -> Result<String, SubjectError> {
 
 /// The topic of a subject.
 pub(crate) fn topic_of(subject: &str) -> Result<String, SubjectError> {
+    if is_plain(subject.as_bytes()) {
+        return Ok(subject.replace('.', "/"));
+    }
     let wrong = || SubjectError::Subject(subject.to_owned());
     let levels = subject.split('.').map(|token| match token {
         "" => Err(wrong()),
@@ -44,6 +47,18 @@ pub(crate) fn topic_of(subject: &str) -> Result<String, SubjectError> {
         }
     });
     Ok(levels.collect::<Result<Vec<_>, _>>()?.join("/"))
+}
+
+/// Whether each token is a level as it is.
+fn is_plain(subject: &[u8]) -> bool {
+    let mut before = b'.';
+    for &byte in subject {
+        if matches!(byte, b'/' | b'+' | b'#') || (byte == b'.' && before == b'.') {
+            return false;
+        }
+        before = byte;
+    }
+    before != b'.'
 }
 
 #[cfg(test)]

@@ -50,7 +50,7 @@ pub(super) enum Trouble {
 }
 
 /// Says what is to be done with an event.
-pub(super) fn step(flow: &Flow, passenger: &Passenger) -> Step {
+pub(super) fn step(flow: &Flow, passenger: &Passenger, now: Instant) -> Step {
     let event = &passenger.delivery.event;
     let publication = match plan(&flow.config, event, &flow.shared.bridge) {
         Ok(Plan::Publish(publication)) => publication,
@@ -64,7 +64,7 @@ pub(super) fn step(flow: &Flow, passenger: &Passenger) -> Step {
     };
     let key = key_of(&publication).map(Key::from);
     if let Some(key) = &key
-        && flow.seen.contains(key, Instant::now())
+        && flow.seen.contains(key, now)
     {
         flow.metrics.duplicates.add(1);
         return Step::Settled(Outcome::Done);
@@ -73,8 +73,7 @@ pub(super) fn step(flow: &Flow, passenger: &Passenger) -> Step {
 }
 
 /// The broker has taken an event over.
-pub(super) fn note_published(flow: &Flow, passenger: &Passenger, key: Option<Key>) {
-    let now = Instant::now();
+pub(super) fn note_published(flow: &Flow, passenger: &Passenger, key: Option<Key>, now: Instant) {
     flow.metrics.published.add(1);
     let took = now.duration_since(passenger.since);
     flow.metrics.time_to_publish.note(took);
@@ -129,7 +128,7 @@ async fn carry_on(flow: &Flow, passenger: &Passenger, trouble: Trouble) -> Outco
         Trouble::Dead(reason) => return dead(flow, event, reason).await,
         Trouble::Refused(refusal, reason) => (refusal, reason),
     };
-    let publication = match step(flow, passenger) {
+    let publication = match step(flow, passenger, Instant::now()) {
         Step::Publish(publication, _) => publication,
         Step::Settled(outcome) => return outcome,
         Step::Trouble(Trouble::Dead(reason) | Trouble::Refused(_, reason)) => {
@@ -139,7 +138,7 @@ async fn carry_on(flow: &Flow, passenger: &Passenger, trouble: Trouble) -> Outco
     let key = key_of(&publication).map(Key::from);
     let outcome = publish_again(flow, event, publication, (refusal, reason)).await;
     if outcome == Outcome::Done {
-        note_published(flow, passenger, key);
+        note_published(flow, passenger, key, Instant::now());
     }
     outcome
 }

@@ -79,18 +79,21 @@ impl Lanes {
         if let Some(accepted) = deliveries.last().and_then(|last| last.event.accepted_ms) {
             metrics.lag_ms.set(now_ms().saturating_sub(accepted));
         }
-        let boarded = deliveries.into_iter().map(|delivery| self.board(delivery));
+        let now = Instant::now();
+        let boarded = deliveries
+            .into_iter()
+            .map(|delivery| self.board(delivery, now));
         let due = boarded.filter_map(|passenger| self.queue(passenger));
         let due = due.collect();
         self.note_in_flight();
         self.start(due);
     }
 
-    fn board(&self, delivery: Delivery) -> Box<Passenger> {
+    fn board(&self, delivery: Delivery, now: Instant) -> Box<Passenger> {
         let accepted_ms = delivery.event.accepted_ms.unwrap_or_else(now_ms);
         self.flow.metrics.oldest.enter(accepted_ms);
         Box::new(Passenger {
-            since: Instant::now(),
+            since: now,
             group: self.group_of(&delivery),
             accepted_ms,
             place: self.budget.enter(delivery.event.body.len()),
@@ -121,9 +124,13 @@ impl Lanes {
 
     /// Publishes those whose turn it is, and those behind one that needs no publishing.
     fn start(self: &Arc<Self>, mut due: VecDeque<Box<Passenger>>) {
+        if due.is_empty() {
+            return;
+        }
+        let now = Instant::now();
         let mut ready = Vec::with_capacity(due.len());
         while let Some(passenger) = due.pop_front() {
-            match carry::step(&self.flow, &passenger) {
+            match carry::step(&self.flow, &passenger, now) {
                 Step::Publish(publication, key) => ready.push((passenger, key, publication)),
                 Step::Settled(outcome) => due.extend(self.settle(passenger, outcome)),
                 Step::Trouble(trouble) => self.see_to(passenger, trouble),
@@ -168,11 +175,12 @@ impl Lanes {
             told.extend(found.map(|waited| (waited, verdict)));
         }
         drop(published);
+        let now = Instant::now();
         let mut due = VecDeque::new();
         for ((passenger, key), verdict) in told {
             match verdict {
                 Verdict::Accepted => {
-                    carry::note_published(&self.flow, &passenger, key);
+                    carry::note_published(&self.flow, &passenger, key, now);
                     due.extend(self.settle(passenger, Outcome::Done));
                 }
                 Verdict::Refused { refusal, reason } => {

@@ -200,6 +200,10 @@ section! {
         /// Size of a stored session's or queue's messages that are held in memory; the others are
         /// read from the disk when their turn comes.
         stored_queue_memory: usize = bytes(128 * KIB), Size(KIB, GIB), Live;
+        /// What the queues of stored sessions whose clients are connected may hold in memory beyond
+        /// `stored_queue_memory`, all of them together. One may take as much more as is left, so at
+        /// most half of it.
+        stored_queues_memory: usize = bytes(64 * MIB), Size(0, 64 * GIB), Live;
         /// What a session whose queue is full loses: the message that comes, or the oldest that
         /// waits.
         full_queue_drops: FullQueue = FullQueue::default(), Type, Live;

@@ -260,6 +260,7 @@ impl Hub {
                 None => Arc::clone(&bounds.session),
             },
             store.map(Arc::clone),
+            Arc::clone(&self.spare),
         ));
         self.sessions.insert(&session);
         session

@@ -108,10 +108,18 @@ mod tests {
             queue_bytes: 1,
             drop_oldest: false,
             memory_bytes: 1,
+            spare_bytes: 0,
             outbox_bytes: 1,
             outbox_hard_bytes: 1,
         };
-        let session = Session::new(number, name.into(), None, Arc::new(bounds), None);
+        let session = Session::new(
+            number,
+            name.into(),
+            None,
+            Arc::new(bounds),
+            None,
+            Arc::default(),
+        );
         Arc::new(session)
     }
 

@@ -153,7 +153,7 @@ impl Hub {
             }
         }
         for (until, key, answer) in recovered.keys {
-            self.idempotency.lock().restore(key, answer, until);
+            self.idempotency.lock().restore(&key, answer, until);
         }
         for group in &recovered.groups {
             let name = GroupName {
@@ -179,7 +179,13 @@ impl Hub {
     fn restore_session(&self, recovered: RecoveredSession, restart: Restart, batch: &mut Batch) {
         let Some(store) = &self.store else { return };
         let bounds = Arc::clone(&self.bounds.load().stored_session);
-        let session = Session::restore(&recovered, bounds, Arc::clone(store), restart);
+        let session = Session::restore(
+            &recovered,
+            bounds,
+            Arc::clone(store),
+            Arc::clone(&self.spare),
+            restart,
+        );
         let session = Arc::new(session);
         let mut recovered = recovered;
         let subscriptions = std::mem::take(&mut recovered.subscriptions);

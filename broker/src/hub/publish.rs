@@ -100,9 +100,10 @@ impl Hub {
 
     pub(super) fn remember(&self, key: ByteString, answer: u32, batch: &mut Batch) {
         let mut window = self.idempotency.lock();
-        window.remember(key.clone(), answer, batch.now);
+        window.remember(&key, answer, batch.now);
         if self.store.is_some() {
             let until = window.until(batch.now);
+            drop(window);
             batch.record(Op::Key { key, answer, until }, Urgency::Now);
         }
     }

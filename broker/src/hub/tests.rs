@@ -148,6 +148,7 @@ fn bounds() -> HubBounds {
             outbox_hard_bytes: 8000,
             drop_oldest: false,
             memory_bytes: 1 << 16,
+            spare_bytes: 0,
         },
         stored_session: Bounds {
             queue_messages: 10,
@@ -156,6 +157,7 @@ fn bounds() -> HubBounds {
             outbox_hard_bytes: 8000,
             drop_oldest: false,
             memory_bytes: 1 << 16,
+            spare_bytes: 0,
         },
         group: GroupBounds {
             memory_bytes: 1 << 16,

@@ -134,10 +134,11 @@ mod tests {
             queue_bytes: 1,
             drop_oldest: false,
             memory_bytes: 1,
+            spare_bytes: 0,
             outbox_bytes: 1,
             outbox_hard_bytes: 1,
         };
-        Session::new(1, "a".into(), None, Arc::new(bounds), None)
+        Session::new(1, "a".into(), None, Arc::new(bounds), None, Arc::default())
     }
 
     fn will() -> Box<Will> {

@@ -228,7 +228,7 @@ impl State {
         if let Some(ticket) = &ticket
             && lane.is_stored()
             && offer.is_none()
-            && (is_away || lane.spills(self.bounds.memory_bytes))
+            && (is_away || lane.spills(&self.bounds, &me.spare))
         {
             lane.push_spilled(position, size, Arc::clone(ticket));
             batch.tell(me);

@@ -14,7 +14,7 @@ use protocols::connection::{Matched, Position, SubscriptionId};
 use protocols::model::{Message, QoS};
 use smallvec::SmallVec;
 
-use super::{Group, Session, Spill, Wish};
+use super::{Bounds, Group, Session, Spare, Spill, Wish};
 use crate::store::{Loaded, QueueId, Store, Ticket};
 
 /// Packet identifiers are positions modulo this; two open messages are never that far apart.
@@ -171,12 +171,16 @@ impl Lane {
     }
 
     /// Whether the next message goes to disk only: something that is there already is before it,
-    /// or `limit` bytes are in memory.
-    pub fn spills(&self, limit: usize) -> bool {
-        let spill = self.spill.as_ref();
-        spill.is_some_and(|spill| {
-            !spill.is_empty() || (self.bytes >= limit && !self.entries.is_empty())
-        })
+    /// or as much is in memory as may be, with what can be borrowed.
+    pub fn spills(&mut self, bounds: &Bounds, spare: &Arc<Spare>) -> bool {
+        let Some(spill) = &mut self.spill else {
+            return false;
+        };
+        if !spill.is_empty() {
+            return true;
+        }
+        let has_room = self.bytes < bounds.memory_bytes.saturating_add(spill.loan.bytes());
+        !has_room && !self.entries.is_empty() && !spill.loan.more(spare, bounds.spare_bytes)
     }
 
     /// Puts a message behind all others.
@@ -309,6 +313,7 @@ impl Lane {
         for entry in &settled {
             self.bytes = self.bytes.saturating_sub(entry.message.size());
         }
+        self.shrink();
         settled
     }
 
@@ -333,19 +338,30 @@ impl Lane {
         }));
         self.entries = VecDeque::new();
         self.bytes = 0;
+        self.shrink();
     }
 
     /// Empties the lane of what is in memory.
     pub fn drain(&mut self) -> impl Iterator<Item = Entry> + '_ {
         self.open = 0;
         self.bytes = 0;
+        self.shrink();
         self.entries.drain(..)
+    }
+
+    /// Gives back what it need not borrow any more.
+    #[inline]
+    fn shrink(&mut self) {
+        if let Some(spill) = &mut self.spill {
+            spill.loan.shrink(self.bytes);
+        }
     }
 
     #[inline]
     fn remove(&mut self, at: usize) -> Option<Entry> {
         let entry = self.entries.remove(at)?;
         self.bytes = self.bytes.saturating_sub(entry.message.size());
+        self.shrink();
         Some(entry)
     }
 

@@ -19,6 +19,7 @@ mod record;
 mod route;
 mod sending;
 mod settlement;
+mod spare;
 mod spill;
 mod subscriptions;
 
@@ -41,6 +42,7 @@ pub use link::{Carrier, Link, Origin, PATIENCE, WayBack, connection_id};
 pub use record::Restart;
 pub use route::{Plan, Route, SubRoute, Target};
 pub use settlement::Settled;
+pub use spare::Spare;
 pub use spill::{Spill, Wish};
 pub use subscriptions::Subscriptions;
 
@@ -64,6 +66,8 @@ pub struct Session {
     drained: OnceLock<Box<Notify>>,
     /// Where it is kept, if it outlives its connections.
     pub store: Option<Arc<dyn Store>>,
+    /// What its queues may borrow memory from.
+    spare: Arc<Spare>,
     /// Held by the connection that has the session while it carries out what it has read: who
     /// takes the session over waits for that, so that nothing of the old connection comes behind
     /// the new one. Taken before any other lock.
@@ -82,6 +86,8 @@ pub struct Bounds {
     pub drop_oldest: bool,
     /// Bytes of a stored queue's messages that are kept in memory; the others are on disk only.
     pub memory_bytes: usize,
+    /// What stored queues may hold in memory beyond that, all together.
+    pub spare_bytes: usize,
     /// Bytes in the outbox above which QoS 0 messages are dropped and others wait.
     pub outbox_bytes: usize,
     /// Bytes in the outbox above which the connection is given up.
@@ -155,6 +161,7 @@ impl Session {
         user: Option<ByteString>,
         bounds: Arc<Bounds>,
         store: Option<Arc<dyn Store>>,
+        spare: Arc<Spare>,
     ) -> Self {
         let state = State {
             link: None,
@@ -183,6 +190,7 @@ impl Session {
             rights: Rights::default(),
             drained: OnceLock::new(),
             store,
+            spare,
             turn: Mutex::default(),
             state: Mutex::new(state),
         }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use protocols::connection::Position;
 
+use super::spare::Loan;
 use crate::store::{Load, Loaded, QueueId, Ticket};
 
 /// See the module.
@@ -25,6 +26,8 @@ pub struct Spill {
     epoch: u32,
     /// Whether the queue is read from its start again.
     starts_again: bool,
+    /// Memory that the queue has borrowed.
+    pub(super) loan: Loan,
 }
 
 /// A part of the queue to read now.

@@ -212,6 +212,7 @@ fn bounds() -> HubBounds {
             outbox_hard_bytes: 1 << 21,
             drop_oldest: false,
             memory_bytes: 1 << 16,
+            spare_bytes: 0,
         },
         stored_session: Bounds {
             queue_messages: 100,
@@ -220,6 +221,7 @@ fn bounds() -> HubBounds {
             outbox_hard_bytes: 1 << 21,
             drop_oldest: false,
             memory_bytes: 1 << 16,
+            spare_bytes: 0,
         },
         group: GroupBounds {
             memory_bytes: 1 << 16,

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, PullConsumer, pull};
+use async_nats::jetstream::consumer::pull::{self, BatchConfig};
+use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, PullConsumer};
 use async_nats::jetstream::{self, AckKind, Context as JetStream};
-use async_nats::{Client, Subject, jetstream::Message};
+use async_nats::{Client, Message, StatusCode, Subject, Subscriber};
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt as _, StreamExt as _};
 use parking_lot::Mutex;
@@ -159,24 +160,37 @@ impl Stream {
     }
 
     /// What is there, or else the next message, or nothing after a while.
-    async fn fetch(&mut self, max: usize) -> Result<Vec<Message>, SourceError> {
+    async fn fetch(&mut self, max: usize) -> Result<Vec<Delivery>, SourceError> {
+        let there = BatchConfig {
+            batch: max,
+            no_wait: true,
+            ..BatchConfig::default()
+        };
+        let deliveries = self.ask(there).await?;
+        if !deliveries.is_empty() {
+            return Ok(deliveries);
+        }
+        let next = BatchConfig {
+            batch: 1,
+            expires: Some(WAIT),
+            ..BatchConfig::default()
+        };
+        self.ask(next).await
+    }
+
+    /// Asks for messages and takes them in. The client's own batches would do the same, but each of
+    /// their messages carries a client of its own.
+    async fn ask(&mut self, request: BatchConfig) -> Result<Vec<Delivery>, SourceError> {
         let consumer = self.consumer().await?;
         let connection = self.connection();
-        let ready = consumer.fetch().max_messages(max).messages().await;
-        let messages = self
-            .collect(ready.map_err(SourceError::new)?, connection, max)
-            .await?;
-        if !messages.is_empty() {
-            return Ok(messages);
-        }
-        let next = consumer
-            .batch()
-            .max_messages(1)
-            .expires(WAIT)
-            .messages()
-            .await;
-        self.collect(next.map_err(SourceError::new)?, connection, 1)
-            .await
+        let client = self.jetstream.client();
+        let inbox = Subject::from(client.new_inbox());
+        let answers = client.subscribe(inbox.clone()).await;
+        let answers = answers.map_err(SourceError::new)?;
+        let max = request.batch;
+        let asked = consumer.request_batch(request, inbox).await;
+        asked.map_err(SourceError::new)?;
+        self.collect(answers, connection, max).await
     }
 
     /// Which connection it is: they are counted.
@@ -187,22 +201,33 @@ impl Stream {
     /// The messages of a batch. If it breaks off, those that came before are there all the same.
     async fn collect(
         &self,
-        mut batch: pull::Batch,
+        mut answers: Subscriber,
         connection: u64,
         max: usize,
-    ) -> Result<Vec<Message>, SourceError> {
-        let mut messages = Vec::with_capacity(max);
+    ) -> Result<Vec<Delivery>, SourceError> {
+        let mut deliveries = Vec::with_capacity(max);
         let until = tokio::time::Instant::now() + ANSWER;
         let error = loop {
+            if deliveries.len() == max {
+                return Ok(deliveries);
+            }
             // Messages come many at a time: a timer for each would cost more than the message.
-            let next = match batch.next().now_or_never() {
+            let next = match answers.next().now_or_never() {
                 Some(next) => Ok(next),
-                None => tokio::time::timeout(LOOK, batch.next()).await,
+                None => tokio::time::timeout(LOOK, answers.next()).await,
             };
             match next {
-                Ok(Some(Ok(message))) => messages.push(message),
-                Ok(Some(Err(error))) => break SourceError::new(error),
-                Ok(None) => return Ok(messages),
+                Ok(Some(message)) => match message.status {
+                    None | Some(StatusCode::OK) => deliveries.push(self.delivery(message)),
+                    Some(StatusCode::IDLE_HEARTBEAT) => {}
+                    // There are no more, or none came in time.
+                    Some(StatusCode::NOT_FOUND | StatusCode::TIMEOUT) => return Ok(deliveries),
+                    Some(status) => {
+                        let why = message.description.unwrap_or_default();
+                        break SourceError::new(format_args!("the server answers {status} {why}"));
+                    }
+                },
+                Ok(None) => break SourceError::new("the subscription has ended"),
                 Err(_) if self.connection() != connection => {
                     break SourceError::new("the connection was lost");
                 }
@@ -212,26 +237,72 @@ impl Stream {
                 Err(_) => {}
             }
         };
-        if messages.is_empty() {
+        if deliveries.is_empty() {
             Err(error)
         } else {
-            Ok(messages)
+            Ok(deliveries)
         }
     }
 
     fn delivery(&self, message: Message) -> Delivery {
-        let mut event = message::event(&message.message, self.order);
-        if let Ok(info) = message.info() {
-            let sequence = format!("{}:{}", info.stream, info.stream_sequence);
+        let mut event = message::event(&message, self.order);
+        if let Some(told) = message.reply.as_deref().and_then(Told::read) {
+            let sequence = [told.stream, ":", told.sequence].concat();
             event.key.get_or_insert_with(|| sequence.clone());
-            let ms = info.published.unix_timestamp_nanos() / 1_000_000;
-            event.accepted_ms = u64::try_from(ms).ok();
-            event.received = u64::try_from(info.delivered).ok();
-            self.metrics.backlog.set(info.pending);
+            event.accepted_ms = told.stored_ns.parse().ok().map(|ns: u64| ns / 1_000_000);
+            event.received = told.delivered.parse().ok();
+            if let Ok(pending) = told.pending.parse() {
+                self.metrics.backlog.set(pending);
+            }
             event.id = sequence;
         }
-        let handle = Box::new(self.open.hold(message.message.reply));
+        let handle = Box::new(self.open.hold(message.reply));
         Delivery { event, handle }
+    }
+}
+
+/// What the server says of a message, in the subject of the acknowledgement:
+/// `$JS.ACK.[DOMAIN.ACCOUNT.]STREAM.CONSUMER.DELIVERED.SEQUENCE.CONSUMER_SEQUENCE.TIME.PENDING[.TOKEN]`.
+#[derive(Debug, PartialEq, Eq)]
+struct Told<'a> {
+    stream: &'a str,
+    delivered: &'a str,
+    sequence: &'a str,
+    /// Nanoseconds since 1970.
+    stored_ns: &'a str,
+    pending: &'a str,
+}
+
+impl<'a> Told<'a> {
+    /// None if it is not such a subject.
+    fn read(subject: &'a str) -> Option<Self> {
+        let rest = subject.strip_prefix("$JS.ACK.")?;
+        let mut tokens = [""; 9];
+        let (mut count, mut start) = (0, 0);
+        let dots = rest.bytes().enumerate().filter(|(_, byte)| *byte == b'.');
+        for end in dots.map(|(at, _)| at).chain([rest.len()]) {
+            let Some(token) = tokens.get_mut(count) else {
+                break;
+            };
+            *token = &rest[start..end];
+            (count, start) = (count + 1, end + 1);
+        }
+        // Older servers say nothing of the domain and the account.
+        let own = match count {
+            7 => &tokens[..7],
+            9 => &tokens[2..],
+            _ => return None,
+        };
+        let &[stream, _, delivered, sequence, _, stored_ns, pending] = own else {
+            return None;
+        };
+        Some(Self {
+            stream,
+            delivered,
+            sequence,
+            stored_ns,
+            pending,
+        })
     }
 }
 
@@ -239,7 +310,7 @@ impl Source for Stream {
     fn receive(&mut self, max: usize) -> BoxFuture<'_, Result<Vec<Delivery>, SourceError>> {
         async move {
             match self.fetch(max).await {
-                Ok(messages) => Ok(messages.into_iter().map(|one| self.delivery(one)).collect()),
+                Ok(deliveries) => Ok(deliveries),
                 Err(error) => {
                     self.consumer = None;
                     Err(error)
@@ -404,6 +475,35 @@ impl Drop for Handle {
     fn drop(&mut self) {
         if !self.told {
             self.tell(AckKind::Nak(None));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_server_says_is_read_in_both_forms() {
+        let told = Told {
+            stream: "orders",
+            delivered: "2",
+            sequence: "1234",
+            stored_ns: "1700000000123456789",
+            pending: "17",
+        };
+        let old = "$JS.ACK.orders.polycast.2.1234.99.1700000000123456789.17";
+        assert_eq!(Told::read(old).as_ref(), Some(&told));
+        let new = "$JS.ACK._.hash.orders.polycast.2.1234.99.1700000000123456789.17";
+        assert_eq!(Told::read(new).as_ref(), Some(&told));
+        assert_eq!(Told::read(&format!("{new}.token")).as_ref(), Some(&told));
+        for other in [
+            "",
+            "_INBOX.a",
+            "$JS.ACK.a.b.1.2.3.4",
+            "$JS.ACK.x.a.b.1.2.3.4.5",
+        ] {
+            assert_eq!(Told::read(other), None, "{other}");
         }
     }
 }

@@ -391,6 +391,7 @@ fn bounds() -> HubBounds {
             outbox_hard_bytes: 1 << 20,
             drop_oldest: false,
             memory_bytes: 1 << 16,
+            spare_bytes: 0,
         },
         stored_session: Bounds {
             queue_messages: 100,
@@ -399,6 +400,7 @@ fn bounds() -> HubBounds {
             outbox_hard_bytes: 1 << 20,
             drop_oldest: false,
             memory_bytes: 1 << 16,
+            spare_bytes: 0,
         },
         group: GroupBounds {
             memory_bytes: 1 << 16,

@@ -163,6 +163,7 @@ fn net() -> Arc<Net> {
             outbox_hard_bytes: HARD,
             drop_oldest: false,
             memory_bytes: 1 << 16,
+            spare_bytes: 0,
         },
         stored_session: Bounds {
             queue_messages: 10,
@@ -171,6 +172,7 @@ fn net() -> Arc<Net> {
             outbox_hard_bytes: HARD,
             drop_oldest: false,
             memory_bytes: 1 << 16,
+            spare_bytes: 0,
         },
         group: GroupBounds {
             memory_bytes: 1 << 16,

@@ -49,6 +49,8 @@ pub struct Metrics {
     pub groups: Gauge,
     /// Idempotency keys that are remembered.
     pub idempotency_keys: Gauge,
+    /// Bytes that stored queues have borrowed beyond what each has of its own.
+    pub stored_queues_memory: Gauge,
     /// How scarce memory is: 0 not, 1 publishers are slowed down, 2 nobody is let in.
     pub memory_alarm: Gauge,
     /// Topics whose receivers are remembered.
@@ -106,6 +108,7 @@ impl Metrics {
             retained_bytes: Gauge::default(),
             groups: Gauge::default(),
             idempotency_keys: Gauge::default(),
+            stored_queues_memory: Gauge::default(),
             memory_alarm: Gauge::default(),
             route_cache_topics: Gauge::default(),
             connections_delayed: Counter::default(),

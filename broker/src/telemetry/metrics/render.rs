@@ -150,6 +150,11 @@ impl Metrics {
                 &self.idempotency_keys,
             ),
             (
+                "stored_queues_memory_bytes",
+                "Memory that stored queues have borrowed beyond their own.",
+                &self.stored_queues_memory,
+            ),
+            (
                 "memory_alarm",
                 "How scarce memory is: 0 to 2.",
                 &self.memory_alarm,
