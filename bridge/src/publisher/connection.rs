@@ -16,7 +16,7 @@ use super::client::{Client, ConnectError};
 use super::packets::{self, verdict_of_puback, verdict_of_pubcomp, verdict_of_pubrec};
 use super::queue::Queue;
 use super::window::Next;
-use super::{Answer, Verdict, Window};
+use super::{Answer, Telling, Verdict, Window};
 use crate::config::Broker;
 use crate::metrics::BrokerMetrics;
 use crate::retry::Backoff;
@@ -134,9 +134,10 @@ impl Connections {
             }
             tokio::select! {
                 packet = client.drive() => {
-                    let mut settled = 0;
-                    let handled = handle_all(packet?, &mut client, window, &mut settled);
-                    self.queue.settled(settled);
+                    let mut telling = Telling::default();
+                    let handled = handle_all(packet?, &mut client, window, &mut telling);
+                    telling.send();
+                    self.queue.settled(telling.count);
                     handled?;
                 },
                 () = self.queue.changed(is_first), if window.room() > 0 => {}
@@ -172,49 +173,53 @@ async fn open(broker: &Broker, index: usize) -> Result<(Client, ConnAck), Connec
 
 /// Writes as much as fits into one go. Says how many have their verdict by that.
 fn write(client: &mut Client, window: &mut Tickets) -> usize {
-    let mut settled = 0;
+    let mut telling = Telling::default();
     while client.has_room() {
         let next = window.next(|packet| client.write(packet).map_err(|error| error.to_string()));
         match next {
             Next::Done(answer, verdict) => {
-                answer.tell(verdict);
-                settled += 1;
+                telling.tell(answer, verdict);
             }
             Next::Written => {}
             Next::Nothing => break,
         }
     }
-    settled
+    telling.count
 }
 
-/// Handles a packet and all that came with it. Counts the publications that have their verdict.
+/// Handles a packet and all that came with it.
 fn handle_all(
     mut next: Option<Packet>,
     client: &mut Client,
     window: &mut Tickets,
-    settled: &mut usize,
+    telling: &mut Telling,
 ) -> Result<(), ConnectError> {
     while let Some(packet) = next {
-        *settled += usize::from(handle(packet, client, window)?);
+        handle(packet, client, window, telling)?;
         next = client.next_packet()?;
     }
     Ok(())
 }
 
-/// Says whether a publication has its verdict.
-fn handle(packet: Packet, client: &mut Client, window: &mut Tickets) -> Result<bool, ConnectError> {
+/// Handles a packet, and tells the verdict that it is.
+fn handle(
+    packet: Packet,
+    client: &mut Client,
+    window: &mut Tickets,
+    telling: &mut Telling,
+) -> Result<(), ConnectError> {
     let (packet_id, verdict) = match packet {
         Packet::PubAck(ack) => (ack.pkid, verdict_of_puback(ack.reason)),
         Packet::PubComp(ack) if window.is_released(ack.pkid) => {
             (ack.pkid, verdict_of_pubcomp(ack.reason))
         }
         Packet::PubComp(ack) if ack.reason == PubCompReason::PacketIdentifierNotFound => {
-            return Ok(false);
+            return Ok(());
         }
         Packet::PubRec(ack) => match verdict_of_pubrec(ack.reason) {
             Verdict::Accepted if window.received(ack.pkid) => {
                 client.write(&Packet::PubRel(PubRel::new(ack.pkid, None)))?;
-                return Ok(false);
+                return Ok(());
             }
             Verdict::Accepted => return Err(ConnectError::Unexpected),
             verdict @ Verdict::Refused { .. } => (ack.pkid, verdict),
@@ -223,6 +228,6 @@ fn handle(packet: Packet, client: &mut Client, window: &mut Tickets) -> Result<b
     };
     let done = window.finish(packet_id, verdict);
     let (answer, verdict) = done.ok_or(ConnectError::Unexpected)?;
-    answer.tell(verdict);
-    Ok(true)
+    telling.tell(answer, verdict);
+    Ok(())
 }

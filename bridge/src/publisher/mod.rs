@@ -58,16 +58,47 @@ enum Answer {
     /// Somebody who waits for this one.
     One(oneshot::Sender<Verdict>),
     /// Somebody who waits for many, and has numbered them.
-    Numbered(u64, mpsc::UnboundedSender<(u64, Verdict)>),
+    Numbered(u64, Verdicts),
 }
 
-impl Answer {
-    /// Whoever does not wait any more need not know.
-    fn tell(self, verdict: Verdict) {
-        match self {
-            Self::One(waiting) => drop(waiting.send(verdict)),
-            Self::Numbered(number, waiting) => drop(waiting.send((number, verdict))),
+/// Where verdicts on numbered publications go: those that come together, together.
+pub type Verdicts = Arc<mpsc::UnboundedSender<Vec<(u64, Verdict)>>>;
+
+/// Verdicts on their way to those who wait for them; all have gone when this is dropped. Whoever
+/// does not wait any more need not know.
+#[derive(Debug, Default)]
+struct Telling {
+    /// Verdicts that were told or will be.
+    count: usize,
+    together: Vec<(u64, Verdict)>,
+    to: Option<Verdicts>,
+}
+
+impl Telling {
+    fn tell(&mut self, answer: Answer, verdict: Verdict) {
+        self.count += 1;
+        match answer {
+            Answer::One(waiting) => drop(waiting.send(verdict)),
+            Answer::Numbered(number, to) => {
+                if !self.to.as_ref().is_some_and(|it| Arc::ptr_eq(it, &to)) {
+                    self.send();
+                    self.to = Some(to);
+                }
+                self.together.push((number, verdict));
+            }
         }
+    }
+
+    fn send(&mut self) {
+        if let Some(to) = self.to.take() {
+            let _ = to.send(std::mem::take(&mut self.together));
+        }
+    }
+}
+
+impl Drop for Telling {
+    fn drop(&mut self) {
+        self.send();
     }
 }
 
@@ -107,10 +138,10 @@ impl Publisher {
     pub fn publish_all(
         &self,
         publications: Vec<(u64, Box<Publication>)>,
-        verdicts: &mpsc::UnboundedSender<(u64, Verdict)>,
+        verdicts: &Verdicts,
     ) {
         let jobs = publications.into_iter().map(|(number, publication)| {
-            let answer = Answer::Numbered(number, verdicts.clone());
+            let answer = Answer::Numbered(number, Arc::clone(verdicts));
             Job::new(packets::publish(*publication), answer)
         });
         self.entrance.0.push(jobs);
@@ -145,7 +176,7 @@ pub(crate) struct TestAnswer(Answer);
 #[cfg(test)]
 impl TestAnswer {
     pub(crate) fn say(self, verdict: Verdict) {
-        self.0.tell(verdict);
+        Telling::default().tell(self.0, verdict);
     }
 }
 

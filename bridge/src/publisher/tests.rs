@@ -141,9 +141,17 @@ fn publish_all(
     names: std::ops::Range<u64>,
     qos: QoS,
 ) -> mpsc::UnboundedReceiver<(u64, Verdict)> {
-    let (sender, verdicts) = mpsc::unbounded_channel();
+    let (sender, mut together) = mpsc::unbounded_channel();
+    let (alone, verdicts) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Some(some) = together.recv().await {
+            for verdict in some {
+                let _ = alone.send(verdict);
+            }
+        }
+    });
     let publications = names.map(|name| (name, Box::new(publication(&name.to_string(), qos))));
-    publisher.publish_all(publications.collect(), &sender);
+    publisher.publish_all(publications.collect(), &Arc::new(sender));
     verdicts
 }
 

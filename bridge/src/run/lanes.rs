@@ -13,9 +13,9 @@ use tokio::sync::mpsc;
 use super::budget::{Budget, Place};
 use super::carry::{self, Step, Trouble, now_ms};
 use super::seen::Key;
-use super::{BATCH, Flow};
+use super::Flow;
 use crate::numbered::Numbered;
-use crate::publisher::Verdict;
+use crate::publisher::{Verdict, Verdicts};
 use crate::source::{Delivery, Outcome};
 
 /// An event that has a place in the budget. It is handed on many times, so it is boxed at once.
@@ -40,7 +40,7 @@ pub(crate) struct Lanes {
     /// Who waits behind the one of each group that is under way.
     groups: Mutex<HashMap<String, VecDeque<Box<Passenger>>>>,
     published: Mutex<Published>,
-    verdicts: mpsc::UnboundedSender<Heard>,
+    verdicts: Verdicts,
 }
 
 /// What the publisher has, by number, and the keys to remember.
@@ -56,14 +56,14 @@ impl Lanes {
     pub(super) fn new(
         flow: Arc<Flow>,
         budget: Arc<Budget>,
-    ) -> (Arc<Self>, mpsc::UnboundedReceiver<Heard>) {
+    ) -> (Arc<Self>, mpsc::UnboundedReceiver<Vec<Heard>>) {
         let (verdicts, heard) = mpsc::unbounded_channel();
         let lanes = Self {
             flow,
             budget,
             groups: Mutex::default(),
             published: Mutex::default(),
-            verdicts,
+            verdicts: Arc::new(verdicts),
         };
         (Arc::new(lanes), heard)
     }
@@ -167,10 +167,10 @@ impl Lanes {
         });
     }
 
-    fn heard(self: &Arc<Self>, verdicts: &mut Vec<Heard>) {
+    fn heard(self: &Arc<Self>, verdicts: Vec<Heard>) {
         let mut told = Vec::with_capacity(verdicts.len());
         let mut published = self.published.lock();
-        for (number, verdict) in verdicts.drain(..) {
+        for (number, verdict) in verdicts {
             let found = published.waiting.remove(number);
             told.extend(found.map(|waited| (waited, verdict)));
         }
@@ -265,9 +265,8 @@ impl Lanes {
 }
 
 /// Hears verdicts for as long as there are lanes.
-pub(super) async fn hear(lanes: Arc<Lanes>, mut verdicts: mpsc::UnboundedReceiver<Heard>) {
-    let mut heard = Vec::with_capacity(BATCH);
-    while verdicts.recv_many(&mut heard, BATCH).await > 0 {
-        lanes.heard(&mut heard);
+pub(super) async fn hear(lanes: Arc<Lanes>, mut verdicts: mpsc::UnboundedReceiver<Vec<Heard>>) {
+    while let Some(heard) = verdicts.recv().await {
+        lanes.heard(heard);
     }
 }

@@ -344,11 +344,24 @@ impl Source for Stream {
 /// Messages that are under way, and what the server is still to be told.
 struct Open {
     client: Client,
-    /// Where to say what becomes of each.
-    replies: Mutex<Numbered<Subject>>,
+    held: Mutex<Held>,
     settled: Notify,
     orders: mpsc::UnboundedSender<(u64, AckKind)>,
     tasks: Mutex<JoinSet<()>>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    /// Where to say what becomes of each.
+    replies: Numbered<Subject>,
+    /// Some were taken out and are being told.
+    is_telling: bool,
+}
+
+impl Held {
+    fn is_settled(&self) -> bool {
+        self.replies.is_empty() && !self.is_telling
+    }
 }
 
 impl Open {
@@ -356,7 +369,7 @@ impl Open {
         let (orders, waiting) = mpsc::unbounded_channel();
         let open = Arc::new(Self {
             client,
-            replies: Mutex::default(),
+            held: Mutex::default(),
             settled: Notify::new(),
             orders,
             tasks: Mutex::default(),
@@ -370,7 +383,7 @@ impl Open {
 
     /// A message of a stream has a reply subject; without one there is nobody to tell.
     fn hold(self: &Arc<Self>, reply: Option<Subject>) -> Handle {
-        let number = reply.map(|reply| self.replies.lock().push(reply));
+        let number = reply.map(|reply| self.held.lock().replies.push(reply));
         Handle {
             number,
             open: Arc::clone(self),
@@ -384,7 +397,7 @@ impl Open {
             let settled = self.settled.notified();
             tokio::pin!(settled);
             settled.as_mut().enable();
-            if self.replies.lock().is_empty() {
+            if self.held.lock().is_settled() {
                 break;
             }
             settled.await;
@@ -404,26 +417,23 @@ impl Open {
 /// Says what became of messages, in the order in which it was decided.
 async fn tell(open: Arc<Open>, mut waiting: mpsc::UnboundedReceiver<(u64, AckKind)>) {
     let mut decided = Vec::with_capacity(TOLD);
+    let mut telling = Vec::with_capacity(TOLD);
     while waiting.recv_many(&mut decided, TOLD).await > 0 {
-        let told: Vec<_> = {
-            let replies = open.replies.lock();
-            let told = decided.drain(..).map(|(number, kind)| {
-                let reply = replies.get(number).cloned();
-                (number, reply, kind)
+        {
+            let mut held = open.held.lock();
+            let found = decided.drain(..).filter_map(|(number, kind)| {
+                let reply = held.replies.remove(number)?;
+                Some((reply, kind))
             });
-            told.collect()
-        };
-        let numbers: Vec<_> = told.iter().map(|(number, ..)| *number).collect();
-        for (_, reply, kind) in told {
-            if let Some(reply) = reply {
-                open.say(reply, kind).await;
-            }
+            telling.extend(found);
+            held.is_telling = true;
         }
-        let mut replies = open.replies.lock();
-        for number in numbers {
-            replies.remove(number);
+        for (reply, kind) in telling.drain(..) {
+            open.say(reply, kind).await;
         }
-        if replies.is_empty() {
+        let mut held = open.held.lock();
+        held.is_telling = false;
+        if held.replies.is_empty() {
             open.settled.notify_waiters();
         }
     }
@@ -435,7 +445,7 @@ async fn keep(open: Arc<Open>, every: Duration) {
     ticks.tick().await;
     loop {
         ticks.tick().await;
-        let replies: Vec<_> = open.replies.lock().iter().cloned().collect();
+        let replies: Vec<_> = open.held.lock().replies.iter().cloned().collect();
         for reply in replies {
             open.say(reply, AckKind::Progress).await;
         }
