@@ -233,7 +233,7 @@ impl Mapping {
             (Idempotency::Auto, None) => view.event.key.clone(),
         };
         let key = key.filter(|key| !key.is_empty());
-        Ok(key.map(|key| shortened(format!("{}/{key}", view.source))))
+        Ok(key.map(|key| shortened([view.source, "/", &key].concat())))
     }
 
     fn topic(&self, view: &View<'_>) -> Result<String, MappingError> {

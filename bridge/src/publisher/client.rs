@@ -5,9 +5,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Buf as _, BytesMut};
 use rumqttc::v5::mqttbytes::Error as PacketError;
-use rumqttc::v5::mqttbytes::v5::{ConnAck, ConnectReturnCode, Packet, PingReq};
+use rumqttc::v5::mqttbytes::v5::{ConnAck, ConnectReturnCode, Packet, PingReq, PubAck};
 use rustls::pki_types::ServerName;
 use tokio::io::{
     AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadHalf, WriteHalf,
@@ -137,6 +137,9 @@ impl Client {
 
     /// The next packet that has arrived completely.
     pub fn next_packet(&mut self) -> Result<Option<Packet>, ConnectError> {
+        if let Some(ack) = short_puback(&mut self.input) {
+            return Ok(Some(Packet::PubAck(ack)));
+        }
         match Packet::read(&mut self.input, Some(PACKET_BYTES)) {
             Ok(Packet::PingResp(_)) => {
                 self.ping_open = false;
@@ -169,6 +172,15 @@ impl Client {
         self.writer.write_all_buf(&mut self.output).await?;
         self.writer.shutdown().await
     }
+}
+
+/// A PUBACK that says no more than which publication was taken, as nearly all do `[MQTT-3.4.2-1]`.
+fn short_puback(input: &mut BytesMut) -> Option<PubAck> {
+    let &[0x40, 2, high, low, ..] = input.as_ref() else {
+        return None;
+    };
+    input.advance(4);
+    Some(PubAck::new(u16::from_be_bytes([high, low]), None))
 }
 
 async fn open_stream(broker: &Broker) -> Result<Box<dyn Stream>, ConnectError> {
@@ -226,4 +238,23 @@ async fn log_in(
         max_packet: max_packet.unwrap_or(268_435_455),
     };
     Ok((client, connack))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_short_puback_is_what_the_library_reads() {
+        let mut short = BytesMut::from(&[0x40, 2, 1, 2, 0x40][..]);
+        let mut same = short.clone();
+        let ack = short_puback(&mut short).map(Packet::PubAck);
+        assert_eq!(ack, Packet::read(&mut same, None).ok());
+        assert_eq!(short, same);
+        for other in [&[0x40, 2, 1][..], &[0x40, 3, 1, 2, 0x10], &[0x50, 2, 1, 2], &[]] {
+            let mut input = BytesMut::from(other);
+            assert_eq!(short_puback(&mut input), None, "{other:?}");
+            assert_eq!(input, other);
+        }
+    }
 }
