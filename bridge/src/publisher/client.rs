@@ -251,7 +251,12 @@ mod tests {
         let ack = short_puback(&mut short).map(Packet::PubAck);
         assert_eq!(ack, Packet::read(&mut same, None).ok());
         assert_eq!(short, same);
-        for other in [&[0x40, 2, 1][..], &[0x40, 3, 1, 2, 0x10], &[0x50, 2, 1, 2], &[]] {
+        for other in [
+            &[0x40, 2, 1][..],
+            &[0x40, 3, 1, 2, 0x10],
+            &[0x50, 2, 1, 2],
+            &[],
+        ] {
             let mut input = BytesMut::from(other);
             assert_eq!(short_puback(&mut input), None, "{other:?}");
             assert_eq!(input, other);

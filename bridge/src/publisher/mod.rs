@@ -135,11 +135,7 @@ impl Publisher {
 
     /// Publishes many in this order; the verdict on each comes with its number. The caller bounds
     /// how many wait. After [`Stopped`] no verdicts come.
-    pub fn publish_all(
-        &self,
-        publications: Vec<(u64, Box<Publication>)>,
-        verdicts: &Verdicts,
-    ) {
+    pub fn publish_all(&self, publications: Vec<(u64, Box<Publication>)>, verdicts: &Verdicts) {
         let jobs = publications.into_iter().map(|(number, publication)| {
             let answer = Answer::Numbered(number, Arc::clone(verdicts));
             Job::new(packets::publish(*publication), answer)

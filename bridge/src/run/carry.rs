@@ -62,8 +62,8 @@ pub(super) fn step(flow: &Flow, passenger: &Passenger, now: Instant) -> Step {
         }
         Err(reason) => return Step::Trouble(Trouble::Dead(reason)),
     };
-    let key = key_of(&publication).map(Key::from);
-    if let Some(key) = &key
+    let key = key_of(&publication).map(|key| flow.seen.key(key));
+    if let Some(key) = key
         && flow.seen.contains(key, now)
     {
         flow.metrics.duplicates.add(1);
@@ -135,7 +135,7 @@ async fn carry_on(flow: &Flow, passenger: &Passenger, trouble: Trouble) -> Outco
             return dead(flow, event, reason).await;
         }
     };
-    let key = key_of(&publication).map(Key::from);
+    let key = key_of(&publication).map(|key| flow.seen.key(key));
     let outcome = publish_again(flow, event, publication, (refusal, reason)).await;
     if outcome == Outcome::Done {
         note_published(flow, passenger, key, Instant::now());

@@ -10,10 +10,10 @@ use std::time::Instant;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
+use super::Flow;
 use super::budget::{Budget, Place};
 use super::carry::{self, Step, Trouble, now_ms};
 use super::seen::Key;
-use super::Flow;
 use crate::numbered::Numbered;
 use crate::publisher::{Verdict, Verdicts};
 use crate::source::{Delivery, Outcome};

@@ -4,7 +4,7 @@
 //! once is kept by the broker, which knows the key too and outlives the bridge.
 
 use std::collections::{HashSet, VecDeque};
-use std::sync::Arc;
+use std::hash::BuildHasher as _;
 use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
@@ -14,13 +14,14 @@ use parking_lot::Mutex;
 /// may mean another event.
 const REMEMBERED: Duration = Duration::from_mins(5);
 
-/// An idempotency key.
-pub(super) type Key = Arc<str>;
+/// The hash of an idempotency key: two of 64 bits with secrets that nobody knows.
+pub(super) type Key = (u64, u64);
 
 /// A bounded memory of keys; the oldest goes first.
 #[derive(Debug)]
 pub(super) struct Seen {
     keys: Mutex<Keys>,
+    hashers: (RandomState, RandomState),
     max: usize,
 }
 
@@ -32,19 +33,27 @@ struct Keys {
 
 impl Seen {
     pub(super) fn new(max: usize) -> Self {
-        let keys = Mutex::default();
-        Self { keys, max }
+        Self {
+            keys: Mutex::default(),
+            hashers: (RandomState::default(), RandomState::default()),
+            max,
+        }
     }
 
-    pub(super) fn contains(&self, key: &str, now: Instant) -> bool {
+    /// What is remembered of a key.
+    pub(super) fn key(&self, key: &str) -> Key {
+        (self.hashers.0.hash_one(key), self.hashers.1.hash_one(key))
+    }
+
+    pub(super) fn contains(&self, key: Key, now: Instant) -> bool {
         let mut keys = self.keys.lock();
         keys.forget(self.max, now);
-        keys.known.contains(key)
+        keys.known.contains(&key)
     }
 
     pub(super) fn insert(&self, key: Key, now: Instant) {
         let mut keys = self.keys.lock();
-        if keys.known.insert(Arc::clone(&key)) {
+        if keys.known.insert(key) {
             keys.order.push_back((now, key));
         }
         keys.forget(self.max, now);
@@ -72,14 +81,15 @@ mod tests {
     fn remembers_so_many_for_so_long() {
         let now = Instant::now();
         let seen = Seen::new(2);
-        for key in ["a", "b", "b", "c"] {
-            seen.insert(key.into(), now);
+        let [a, b, c] = ["a", "b", "c"].map(|key| seen.key(key));
+        for key in [a, b, b, c] {
+            seen.insert(key, now);
         }
-        assert!(!seen.contains("a", now));
-        assert!(seen.contains("b", now) && seen.contains("c", now + REMEMBERED));
-        assert!(!seen.contains("b", now + REMEMBERED + Duration::from_millis(1)));
+        assert!(!seen.contains(a, now));
+        assert!(seen.contains(b, now) && seen.contains(c, now + REMEMBERED));
+        assert!(!seen.contains(b, now + REMEMBERED + Duration::from_millis(1)));
         let none = Seen::new(0);
-        none.insert("a".into(), now);
-        assert!(!none.contains("a", now));
+        none.insert(a, now);
+        assert!(!none.contains(a, now));
     }
 }

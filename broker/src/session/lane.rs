@@ -410,6 +410,41 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_burst_borrows_memory_before_it_goes_to_disk_only() {
+        const STEP: usize = 64 * 1024;
+        let size = entry(1).message.size();
+        let mut bounds = Bounds {
+            queue_messages: 100,
+            queue_bytes: 1 << 20,
+            drop_oldest: false,
+            memory_bytes: size,
+            spare_bytes: STEP,
+            outbox_bytes: 1,
+            outbox_hard_bytes: 1,
+        };
+        let spare = Arc::default();
+        let mut lane = Lane::new(None, 10, false);
+        lane.store();
+        for position in 1..=3 {
+            assert!(!lane.spills(&bounds, &spare));
+            lane.push(entry(position));
+        }
+        assert_eq!(spare.lent(), STEP);
+        lane.reset();
+        assert_eq!(spare.lent(), 0, "its client has gone");
+
+        bounds.spare_bytes = STEP - 1;
+        let mut lane = Lane::new(None, 10, false);
+        lane.store();
+        assert!(!lane.spills(&bounds, &spare));
+        lane.push(entry(1));
+        assert!(lane.spills(&bounds, &spare), "there is nothing to borrow");
+        assert_eq!(send_all(&mut lane), [1]);
+        lane.settle(1).unwrap();
+        assert!(!lane.spills(&bounds, &spare));
+    }
+
     fn send_all(lane: &mut Lane) -> Vec<Position> {
         let mut sent = Vec::new();
         while let Some(entry) = lane.due() {
