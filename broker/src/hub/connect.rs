@@ -260,7 +260,6 @@ impl Hub {
                 None => Arc::clone(&bounds.session),
             },
             store.map(Arc::clone),
-            Arc::clone(&self.spare),
         ));
         self.sessions.insert(&session);
         session

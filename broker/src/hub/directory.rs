@@ -112,14 +112,7 @@ mod tests {
             outbox_bytes: 1,
             outbox_hard_bytes: 1,
         };
-        let session = Session::new(
-            number,
-            name.into(),
-            None,
-            Arc::new(bounds),
-            None,
-            Arc::default(),
-        );
+        let session = Session::new(number, name.into(), None, Arc::new(bounds), None);
         Arc::new(session)
     }
 

@@ -179,13 +179,7 @@ impl Hub {
     fn restore_session(&self, recovered: RecoveredSession, restart: Restart, batch: &mut Batch) {
         let Some(store) = &self.store else { return };
         let bounds = Arc::clone(&self.bounds.load().stored_session);
-        let session = Session::restore(
-            &recovered,
-            bounds,
-            Arc::clone(store),
-            Arc::clone(&self.spare),
-            restart,
-        );
+        let session = Session::restore(&recovered, bounds, Arc::clone(store), restart);
         let session = Arc::new(session);
         let mut recovered = recovered;
         let subscriptions = std::mem::take(&mut recovered.subscriptions);

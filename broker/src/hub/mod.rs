@@ -100,8 +100,6 @@ pub struct Hub {
     groups: Mutex<Groups>,
     /// Bytes that wait in all groups.
     backlog_bytes: Arc<AtomicUsize>,
-    /// What stored queues may borrow memory from.
-    spare: Arc<Spare>,
     deadlines: Mutex<BTreeMap<(Timestamp, u64), Arc<Session>>>,
     /// Told when the first deadline ([`Hub::until_due`]) is now an earlier one.
     pub earlier: Notify,
@@ -182,7 +180,6 @@ impl Hub {
             connections: DashMap::default(),
             groups: Mutex::default(),
             backlog_bytes: Arc::default(),
-            spare: Arc::default(),
             deadlines: Mutex::default(),
             earlier: Notify::new(),
             idempotency: Mutex::new(Window::new(bounds.idempotency_keys, bounds.idempotency_ms)),
@@ -215,7 +212,9 @@ impl Hub {
         self.metrics.groups.set(self.groups.lock().by_name.len());
         let keys = self.idempotency.lock().len();
         self.metrics.idempotency_keys.set(keys);
-        self.metrics.stored_queues_memory.set(self.spare.lent());
+        self.metrics
+            .stored_queues_memory
+            .set(Spare::of_process().lent());
         let routes = self.router.stats();
         self.metrics.route_cache_topics.set(routes.cached_topics);
     }

@@ -138,7 +138,7 @@ mod tests {
             outbox_bytes: 1,
             outbox_hard_bytes: 1,
         };
-        Session::new(1, "a".into(), None, Arc::new(bounds), None, Arc::default())
+        Session::new(1, "a".into(), None, Arc::new(bounds), None)
     }
 
     fn will() -> Box<Will> {

@@ -12,7 +12,7 @@ use protocols::model::{Message, QoS};
 use smallvec::SmallVec;
 
 use super::sending::{pump_lane, tell_gap};
-use super::{Batch, Dropped, Entry, Lane, Session, Share, State};
+use super::{Batch, Dropped, Entry, Lane, Session, Share, Spare, State};
 use crate::store::{QueueId, Receiver, Ticket};
 use crate::telemetry::{Drop as DropReason, trace};
 
@@ -228,7 +228,7 @@ impl State {
         if let Some(ticket) = &ticket
             && lane.is_stored()
             && offer.is_none()
-            && (is_away || lane.spills(&self.bounds, &me.spare))
+            && (is_away || lane.spills(&self.bounds, Spare::of_process()))
         {
             lane.push_spilled(position, size, Arc::clone(ticket));
             batch.tell(me);

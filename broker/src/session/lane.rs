@@ -172,7 +172,7 @@ impl Lane {
 
     /// Whether the next message goes to disk only: something that is there already is before it,
     /// or as much is in memory as may be, with what can be borrowed.
-    pub fn spills(&mut self, bounds: &Bounds, spare: &Arc<Spare>) -> bool {
+    pub fn spills(&mut self, bounds: &Bounds, spare: &'static Spare) -> bool {
         let Some(spill) = &mut self.spill else {
             return false;
         };
@@ -423,11 +423,11 @@ mod tests {
             outbox_bytes: 1,
             outbox_hard_bytes: 1,
         };
-        let spare = Arc::default();
+        let spare: &'static Spare = Box::leak(Box::default());
         let mut lane = Lane::new(None, 10, false);
         lane.store();
         for position in 1..=3 {
-            assert!(!lane.spills(&bounds, &spare));
+            assert!(!lane.spills(&bounds, spare));
             lane.push(entry(position));
         }
         assert_eq!(spare.lent(), STEP);
@@ -437,12 +437,12 @@ mod tests {
         bounds.spare_bytes = STEP - 1;
         let mut lane = Lane::new(None, 10, false);
         lane.store();
-        assert!(!lane.spills(&bounds, &spare));
+        assert!(!lane.spills(&bounds, spare));
         lane.push(entry(1));
-        assert!(lane.spills(&bounds, &spare), "there is nothing to borrow");
+        assert!(lane.spills(&bounds, spare), "there is nothing to borrow");
         assert_eq!(send_all(&mut lane), [1]);
         lane.settle(1).unwrap();
-        assert!(!lane.spills(&bounds, &spare));
+        assert!(!lane.spills(&bounds, spare));
     }
 
     fn send_all(lane: &mut Lane) -> Vec<Position> {

@@ -66,8 +66,6 @@ pub struct Session {
     drained: OnceLock<Box<Notify>>,
     /// Where it is kept, if it outlives its connections.
     pub store: Option<Arc<dyn Store>>,
-    /// What its queues may borrow memory from.
-    spare: Arc<Spare>,
     /// Held by the connection that has the session while it carries out what it has read: who
     /// takes the session over waits for that, so that nothing of the old connection comes behind
     /// the new one. Taken before any other lock.
@@ -161,7 +159,6 @@ impl Session {
         user: Option<ByteString>,
         bounds: Arc<Bounds>,
         store: Option<Arc<dyn Store>>,
-        spare: Arc<Spare>,
     ) -> Self {
         let state = State {
             link: None,
@@ -190,7 +187,6 @@ impl Session {
             rights: Rights::default(),
             drained: OnceLock::new(),
             store,
-            spare,
             turn: Mutex::default(),
             state: Mutex::new(state),
         }

@@ -7,7 +7,7 @@ use protocols::connection::{Position, SubscriptionId, Will};
 use protocols::model::Timestamp;
 
 use super::{
-    Batch, Bounds, Entry, Group, Matched, Queue, RetainedWork, Session, Share, Spare, Spill, State,
+    Batch, Bounds, Entry, Group, Matched, Queue, RetainedWork, Session, Share, Spill, State,
     Subscription, Wish,
 };
 use crate::auth::stored;
@@ -32,7 +32,6 @@ impl Session {
         recovered: &RecoveredSession,
         bounds: Arc<Bounds>,
         store: Arc<dyn Store>,
-        spare: Arc<Spare>,
         restart: Restart,
     ) -> Self {
         let record = &recovered.record;
@@ -42,7 +41,6 @@ impl Session {
             record.user.clone(),
             bounds,
             Some(store),
-            spare,
         );
         session.lock().restore(recovered, restart);
         session

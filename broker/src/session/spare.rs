@@ -6,7 +6,6 @@
 //! one slow client gets no more than half, and others still find something. What is lent is given
 //! back as the queue shrinks, and when its client goes.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Bytes that are lent at a time.
@@ -21,11 +20,21 @@ pub struct Spare {
 /// What one queue has borrowed; dropping it gives all back.
 #[derive(Debug, Default)]
 pub(super) struct Loan {
-    from: Option<Arc<Spare>>,
+    from: Option<&'static Spare>,
     bytes: usize,
 }
 
+static OF_PROCESS: Spare = Spare {
+    lent: AtomicUsize::new(0),
+};
+
 impl Spare {
+    /// That of all queues. It is not the hub's, since a session would have to know it, and a million
+    /// of them mostly idle.
+    pub fn of_process() -> &'static Self {
+        &OF_PROCESS
+    }
+
     /// Bytes that are lent.
     pub fn lent(&self) -> usize {
         self.lent.load(Ordering::Relaxed)
@@ -49,9 +58,9 @@ impl Loan {
     }
 
     /// Borrows a step more, of at most `limit` bytes for all; `false` if that is too much.
-    pub(super) fn more(&mut self, from: &Arc<Spare>, limit: usize) -> bool {
-        let from = self.from.get_or_insert_with(|| Arc::clone(from));
+    pub(super) fn more(&mut self, from: &'static Spare, limit: usize) -> bool {
         let lent = from.lend(self.bytes, limit);
+        self.from = Some(from);
         self.bytes += if lent { STEP } else { 0 };
         lent
     }
@@ -69,7 +78,7 @@ impl Loan {
 
     fn give_back(&mut self, bytes: usize) {
         self.bytes -= bytes;
-        if let Some(from) = &self.from {
+        if let Some(from) = self.from {
             from.lent.fetch_sub(bytes, Ordering::Relaxed);
         }
     }
@@ -87,25 +96,25 @@ mod tests {
 
     #[test]
     fn one_gets_half_and_others_find_something() {
-        let spare = Arc::new(Spare::default());
+        let spare: &'static Spare = Box::leak(Box::default());
         let limit = 16 * STEP;
         let (mut one, mut other) = (Loan::default(), Loan::default());
-        while one.more(&spare, limit) {}
+        while one.more(spare, limit) {}
         assert_eq!(one.bytes(), limit / 2);
-        while other.more(&spare, limit) {}
+        while other.more(spare, limit) {}
         assert_eq!(other.bytes(), limit / 4);
         assert_eq!(spare.lent(), limit / 2 + limit / 4);
-        assert!(!one.more(&spare, 0), "the limit was lowered");
+        assert!(!one.more(spare, 0), "the limit was lowered");
         drop(one);
         assert_eq!(spare.lent(), limit / 4);
     }
 
     #[test]
     fn what_is_not_needed_goes_back_by_steps() {
-        let spare = Arc::new(Spare::default());
+        let spare: &'static Spare = Box::leak(Box::default());
         let mut loan = Loan::default();
         for _ in 0..4 {
-            assert!(loan.more(&spare, 64 * STEP));
+            assert!(loan.more(spare, 64 * STEP));
         }
         loan.shrink(4 * STEP);
         assert_eq!(loan.bytes(), 4 * STEP);
