@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use protocols::connection::{
-    Connected, Connection, Matched, Open, Output, Protocol, SubscriptionId,
+    Connected, Connection, Matched, Open, Output, Protocol, SubscriptionId, WebSocketUse,
 };
 use protocols::model::{Message, QoS, Timestamp, Topic};
 use protocols::registry::PROTOCOLS;
@@ -23,6 +23,7 @@ const NOW: Timestamp = Timestamp(1_000_000);
 
 /// CONNECT of MQTT 3.1.1 with a clean session.
 const CONNECT: &[u8] = b"\x10\x0d\0\x04MQTT\x04\x02\0\0\0\x01c";
+const CONNECT_JSON: &[u8] = br#"{"type":"connect","clientId":"c"}"#;
 
 type Step = Box<dyn FnMut()>;
 
@@ -31,12 +32,15 @@ type Named = (&'static str, fn() -> Step);
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let names: [Named; 5] = [
+    let names: [Named; 8] = [
         ("receive-qos0", || receive(QoS::AtMostOnce)),
         ("receive-qos1", || receive(QoS::AtLeastOnce)),
         ("deliver-qos0", || deliver(QoS::AtMostOnce)),
         ("deliver-qos1", || deliver(QoS::AtLeastOnce)),
-        ("encode", encode),
+        ("encode", || encode(Client::mqtt())),
+        ("receive-json-qos0", || receive_json(QoS::AtMostOnce)),
+        ("receive-json-qos1", || receive_json(QoS::AtLeastOnce)),
+        ("encode-json", || encode(Client::json())),
     ];
     if let [name, times, ..] = arguments.as_slice()
         && let Some((_, step)) = names.iter().find(|(known, _)| known == name)
@@ -64,12 +68,12 @@ fn best(name: &str, times: u32, mut step: Step) {
     });
     let best = rounds.min().unwrap_or_default();
     println!(
-        "{name:<16} {:>8.1} ns",
+        "{name:<18} {:>8.1} ns",
         best.as_secs_f64() * 1e9 / f64::from(times)
     );
 }
 
-/// An MQTT connection that is logged in.
+/// A connection that is logged in.
 struct Client {
     connection: Box<dyn Connection>,
     outbox: Outbox,
@@ -77,26 +81,36 @@ struct Client {
 }
 
 impl Client {
-    fn new() -> Self {
-        let mqtt = PROTOCOLS.iter().find(|protocol| protocol.name() == "mqtt");
-        let mqtt: &dyn Protocol = *mqtt.expect("MQTT is spoken");
+    fn mqtt() -> Self {
+        Self::new("mqtt", CONNECT, Outbox::new())
+    }
+
+    fn json() -> Self {
+        let outbox = Outbox::web_socket(WebSocketUse::TextMessages);
+        Self::new("json", CONNECT_JSON, outbox)
+    }
+
+    fn new(protocol: &str, connect: &[u8], outbox: Outbox) -> Self {
+        let spoken = PROTOCOLS.iter().find(|known| known.name() == protocol);
+        let spoken: &dyn Protocol = *spoken.expect("a protocol that is spoken");
         let mut client = Self {
-            connection: mqtt.open(Open {
+            connection: spoken.open(Open {
                 subprotocol: None,
                 connection_id: "c".into(),
                 limits: Arc::new(Limits::default()),
                 now: NOW,
             }),
-            outbox: Outbox::new(),
+            outbox,
             commands: Vec::new(),
         };
-        client.receive(CONNECT);
+        client.receive(connect);
         assert_eq!(client.commands.len(), 1, "a login");
         client.reply(Reply::Connected(Connected {
             client_id: "c".into(),
             ..Connected::default()
         }));
         client.commands.clear();
+        client.outbox.take();
         client
     }
 
@@ -124,7 +138,7 @@ impl Client {
 
 /// A PUBLISH is read; at QoS 1 it is answered too.
 fn receive(qos: QoS) -> Step {
-    let mut client = Client::new();
+    let client = Client::mqtt();
     let topic: [u8; 24] = *b"site/7/device/12345/stat";
     let mut body = vec![0, 24];
     body.extend_from_slice(&topic);
@@ -137,6 +151,23 @@ fn receive(qos: QoS) -> Step {
     let (low, high) = (body.len() % 128 + 128, body.len() / 128);
     frame.extend([low, high].map(|digit| u8::try_from(digit).expect("two digits")));
     frame.extend_from_slice(&body);
+    answered(client, frame)
+}
+
+/// The same as a JSON text.
+fn receive_json(qos: QoS) -> Step {
+    let id = match qos {
+        QoS::AtMostOnce => "",
+        _ => r#""id":"1","qos":1,"#,
+    };
+    let payload = String::from_utf8_lossy(&PAYLOAD);
+    let topic = "site/7/device/12345/stat";
+    let frame = format!(r#"{{"type":"publish",{id}"topic":"{topic}","data":"{payload}"}}"#);
+    answered(Client::json(), frame.into_bytes())
+}
+
+/// A publish is received and, if it asks for that, answered.
+fn answered(mut client: Client, frame: Vec<u8>) -> Step {
     Box::new(move || {
         client.receive(&frame);
         if let Some(Command::Publish(publish)) = client.commands.pop()
@@ -163,7 +194,7 @@ fn message() -> Arc<Message> {
 
 /// A message that was encoded before goes into an outbox, which is taken after each eighth.
 fn deliver(qos: QoS) -> Step {
-    let mut client = Client::new();
+    let mut client = Client::mqtt();
     let message = message();
     let mut position = 0;
     Box::new(move || {
@@ -175,11 +206,12 @@ fn deliver(qos: QoS) -> Step {
     })
 }
 
-/// A new message for its first receiver.
-fn encode() -> Step {
-    let mut client = Client::new();
+/// A new message for its only receiver.
+fn encode(mut client: Client) -> Step {
     Box::new(move || {
-        give(&mut client, &message(), QoS::AtMostOnce, 0);
+        let message = message();
+        message.set_for_one();
+        give(&mut client, &message, QoS::AtMostOnce, 0);
         black_box(client.outbox.take());
     })
 }

@@ -210,7 +210,7 @@ fn read_result(element: Value<'_>) -> Result<TopicResult<'_>, FrameError> {
         error: None,
     };
     scan::object(element.raw, usize::MAX, |key, value| {
-        match key.as_ref() {
+        match key.string().as_ref() {
             "topic" | "group" => result.name = value.string(),
             "error" => {
                 let error = Fields::read(value.raw, usize::MAX)?;

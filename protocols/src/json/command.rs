@@ -10,6 +10,8 @@ use smallvec::SmallVec;
 use super::content::{Content, Data, Expiry};
 use super::error::{ErrorCode, FrameError};
 use super::frame::{ConnectRequest, Options, PublishRequest, Target};
+use super::message::APPLICATION_JSON;
+use super::plain::Plain;
 use crate::connection::{
     Connect, Lane, Overlap, Publish, Refusal, RefusalCode, RetainHandling, Secret,
     SubscribeRequest, parse_filter, parse_topic, topics,
@@ -84,18 +86,7 @@ pub(super) fn publish(
     (limits, last_topic): (&Limits, &mut LastTopic),
     now: Timestamp,
 ) -> Result<Publish, FrameError> {
-    let highest = limits.maximum_qos.min(QoS::AtLeastOnce);
-    let qos = match request.qos {
-        None if has_id => highest,
-        None | Some(0) => QoS::AtMostOnce,
-        Some(_) => QoS::AtLeastOnce,
-    };
-    if qos > highest {
-        return Err(not_supported("this broker does not take \"qos\" 1"));
-    }
-    if request.retain && !limits.retain_available {
-        return Err(not_supported("this broker does not keep retained messages"));
-    }
+    let qos = level(request.qos, request.retain, has_id, limits)?;
     let idempotency_key = request.idempotency_key.as_deref().map(ByteString::from);
     if idempotency_key
         .as_ref()
@@ -106,15 +97,71 @@ pub(super) fn publish(
         )));
     }
     let name = target_topic(&request.target)?;
-    let mut message = message(&name, request.content, (limits, last_topic), now)?;
-    message.qos = qos;
-    message.retain = request.retain;
+    let content = request.content;
+    if let Some(reply_to) = &content.reply_to {
+        topic(reply_to.as_ref().into(), "replyTo", limits)?;
+    }
+    let properties = properties(&content, limits)?;
+    let expires_at = content.expiry.map(|expiry| match expiry {
+        Expiry::In(span) => now + span,
+        Expiry::At(at) => at,
+    });
+    let (topic, payload) = topic_and_payload(&name, content.data, limits, last_topic)?;
+    let mut message = Message::new(topic, payload, qos, request.retain);
+    message.properties = properties.map(Box::new);
+    message.expires_at = expires_at;
     Ok(Publish {
         token: None,
         exactly_once: None,
         idempotency_key,
         message: Arc::new(message),
     })
+}
+
+/// The same for the commonest frame.
+pub(super) fn publish_plain(
+    request: Plain<'_>,
+    limits: &Limits,
+    last_topic: &mut LastTopic,
+) -> Result<Publish, FrameError> {
+    let qos = level(request.qos, request.retain, request.id.is_some(), limits)?;
+    let (payload_format, content_type) = format_of(&request.data);
+    let properties = Properties {
+        content_type: content_type.map(ByteString::from_static),
+        payload_format,
+        ..Properties::default()
+    };
+    let (topic, payload) = topic_and_payload(request.topic, request.data, limits, last_topic)?;
+    let mut message = Message::new(topic, payload, qos, request.retain);
+    message.properties = Some(Box::new(properties));
+    Ok(Publish {
+        token: None,
+        exactly_once: None,
+        idempotency_key: None,
+        message: Arc::new(message),
+    })
+}
+
+/// The quality of service of a publish, if the broker takes what is asked for.
+fn level(
+    asked: Option<u8>,
+    retain: bool,
+    has_id: bool,
+    limits: &Limits,
+) -> Result<QoS, FrameError> {
+    let highest = limits.maximum_qos.min(QoS::AtLeastOnce);
+    let qos = match asked {
+        None if has_id => highest,
+        None | Some(0) => QoS::AtMostOnce,
+        Some(_) => QoS::AtLeastOnce,
+    };
+    if qos > highest {
+        return Err(not_supported("this broker does not take \"qos\" 1"));
+    }
+    if retain && !limits.retain_available {
+        return Err(not_supported("this broker does not keep retained messages"));
+    }
+    Ok(qos)
 }
 
 fn not_supported(detail: &'static str) -> FrameError {
@@ -152,36 +199,22 @@ fn check_level(name: &str, level: &str) -> Result<(), FrameError> {
     Ok(())
 }
 
-fn message(
+fn topic_and_payload(
     name: &str,
-    content: Content<'_>,
-    (limits, last_topic): (&Limits, &mut LastTopic),
-    now: Timestamp,
-) -> Result<Message, FrameError> {
-    if let Some(reply_to) = &content.reply_to {
-        topic(reply_to.as_ref().into(), "replyTo", limits)?;
+    data: Data<'_>,
+    limits: &Limits,
+    last_topic: &mut LastTopic,
+) -> Result<(Topic, Bytes), FrameError> {
+    if let Some(topic) = last_topic.get(name) {
+        return Ok((topic, payload(data)));
     }
-    let properties = properties(&content, limits)?;
-    let expires_at = content.expiry.map(|expiry| match expiry {
-        Expiry::In(span) => now + span,
-        Expiry::At(at) => at,
-    });
-    let (topic, payload) = match last_topic.get(name) {
-        Some(topic) => (topic, payload(content.data)),
-        None if last_topic.is_again(name) => {
-            let topic = topic(name.into(), "topic", limits)?;
-            last_topic.keep(&topic);
-            (topic, payload(content.data))
-        }
-        None => {
-            let (name, payload) = allocate(name, content.data);
-            (topic(name, "topic", limits)?, payload)
-        }
-    };
-    let mut message = Message::new(topic, payload, QoS::AtMostOnce, false);
-    message.properties = properties.map(Box::new);
-    message.expires_at = expires_at;
-    Ok(message)
+    if last_topic.is_again(name) {
+        let topic = topic(name.into(), "topic", limits)?;
+        last_topic.keep(&topic);
+        return Ok((topic, payload(data)));
+    }
+    let (name, payload) = allocate(name, data);
+    Ok((topic(name, "topic", limits)?, payload))
 }
 
 fn topic(name: ByteString, field: &str, limits: &Limits) -> Result<Topic, FrameError> {
@@ -225,11 +258,7 @@ fn properties(content: &Content<'_>, limits: &Limits) -> Result<Option<Propertie
         );
         return Err(FrameError::new(ErrorCode::TooLarge, detail));
     }
-    let (format, implied) = match content.data {
-        Data::Json(_) => (Some(PayloadFormat::Utf8), Some("application/json")),
-        Data::Text(_) => (Some(PayloadFormat::Utf8), None),
-        Data::Binary(_) => (None, Some("application/octet-stream")),
-    };
+    let (payload_format, implied) = format_of(&content.data);
     let properties = Properties {
         content_type: match content.content_type.as_deref() {
             Some(said) => Some(said.into()),
@@ -240,7 +269,7 @@ fn properties(content: &Content<'_>, limits: &Limits) -> Result<Option<Propertie
             .correlation
             .as_ref()
             .map(|bytes| Bytes::copy_from_slice(bytes)),
-        payload_format: format,
+        payload_format,
         user: content
             .headers
             .iter()
@@ -248,6 +277,16 @@ fn properties(content: &Content<'_>, limits: &Limits) -> Result<Option<Propertie
             .collect(),
     };
     Ok((!properties.is_empty()).then_some(properties))
+}
+
+/// What other protocols learn of the payload: the payload format and the content type that it has
+/// unless the client names one.
+const fn format_of(data: &Data<'_>) -> (Option<PayloadFormat>, Option<&'static str>) {
+    match data {
+        Data::Json(_) => (Some(PayloadFormat::Utf8), Some(APPLICATION_JSON)),
+        Data::Text(_) => (Some(PayloadFormat::Utf8), None),
+        Data::Binary(_) => (None, Some("application/octet-stream")),
+    }
 }
 
 /// The subscriptions that a `subscribe` or `join` frame asks for, one for each filter.

@@ -20,10 +20,11 @@ use super::command;
 use super::error::{ErrorCode, FrameError, reason, reconnect};
 use super::frame::{ClientFrame, ConnectRequest, Id, PublishRequest, Request, SubscribeRequest};
 use super::message;
+use super::plain::{self, Plain};
 use super::write::Object;
 use crate::connection::{
     Cause, CloseReason, Command, Connected, Connection, Delivered, Delivery, Notice, Open, Output,
-    Refusal, Reply, Secret, Settle, Subscribe, Token,
+    Publish, Refusal, Reply, Secret, Settle, Subscribe, Token,
 };
 use crate::last_topic::LastTopic;
 use crate::limits::Limits;
@@ -99,11 +100,18 @@ impl JsonConnection {
     }
 
     fn receive_text(&mut self, text: &str, now: Timestamp, out: &mut Output<'_>) {
-        let result = ClientFrame::parse(text, &self.limits).and_then(|frame| {
-            let id = frame.id.clone();
-            self.handle(frame, text, now, out)
-                .map_err(|error| FrameError { id, ..error })
-        });
+        let plain = match self.state {
+            State::Open { .. } => plain::read(text, self.limits.json_depth),
+            _ => None,
+        };
+        let result = match plain {
+            Some(plain) => self.publish_plain(plain, out),
+            None => ClientFrame::parse(text, &self.limits).and_then(|frame| {
+                let id = frame.id.clone();
+                self.handle(frame, text, now, out)
+                    .map_err(|error| FrameError { id, ..error })
+            }),
+        };
         if let Err(error) = result {
             send(out.outbox, answer::error(&error));
             out.commands.push(Command::Refused {
@@ -229,7 +237,6 @@ impl JsonConnection {
         Ok(())
     }
 
-    /// Asks for an answer even if the client does not, so that a refusal reaches it.
     fn publish(
         &mut self,
         request: PublishRequest<'_>,
@@ -237,10 +244,32 @@ impl JsonConnection {
         now: Timestamp,
         out: &mut Output<'_>,
     ) -> Result<(), FrameError> {
-        let mut publish = {
-            let known = (&*self.limits, &mut self.last_topic);
-            command::publish(request, id.is_some(), known, now)?
-        };
+        let known = (&*self.limits, &mut self.last_topic);
+        let publish = command::publish(request, id.is_some(), known, now)?;
+        self.put(publish, id, out)
+    }
+
+    fn publish_plain(
+        &mut self,
+        request: Plain<'_>,
+        out: &mut Output<'_>,
+    ) -> Result<(), FrameError> {
+        let id = request.id;
+        let result = command::publish_plain(request, &self.limits, &mut self.last_topic)
+            .and_then(|publish| self.put(publish, id.map(Id::of_json), out));
+        result.map_err(|error| FrameError {
+            id: id.map(Id::of_json),
+            ..error
+        })
+    }
+
+    /// Asks for an answer even if the client does not, so that a refusal reaches it.
+    fn put(
+        &mut self,
+        mut publish: Publish,
+        id: Option<Id>,
+        out: &mut Output<'_>,
+    ) -> Result<(), FrameError> {
         publish.token = Some(match id {
             Some(_) => self.ask(id, What::Nothing)?,
             None => SILENT,
@@ -485,31 +514,14 @@ impl Connection for JsonConnection {
         if matches!(self.state, State::Ended) {
             return Delivered::NotSubscribed;
         }
-        let own;
-        let body = if delivery.message.is_for_one() {
-            own = message::body(delivery.message);
-            &own
+        let own_head;
+        let head = if message::is_plain(delivery) {
+            message::HEAD
         } else {
-            delivery.message.encoded(message::ENCODING, message::body)
+            own_head = message::head(delivery, now);
+            &own_head
         };
-        if message::is_plain(delivery) {
-            outbox.frame_of(
-                delivery.message,
-                FrameType::Text,
-                &[message::HEAD.as_bytes()],
-                body,
-                b"",
-            );
-        } else {
-            let head = message::head(delivery, now);
-            outbox.frame_of(
-                delivery.message,
-                FrameType::Text,
-                &[head.as_bytes()],
-                body,
-                b"",
-            );
-        }
+        message::put(delivery.message, head.as_bytes(), outbox);
         Delivered::Written
     }
 

@@ -64,6 +64,13 @@ pub struct Content<'a> {
     pub expiry: Option<Expiry>,
 }
 
+/// No payload is an empty text.
+impl Default for Data<'_> {
+    fn default() -> Self {
+        Self::Text(Cow::Borrowed(""))
+    }
+}
+
 impl Data<'_> {
     /// The bytes that every protocol sees.
     pub fn as_bytes(&self) -> &[u8] {
@@ -148,7 +155,7 @@ fn read_data<'a>(fields: &Fields<'a>) -> Result<Data<'a>, FrameError> {
         Some(_) => Err(must_be(Name::Data, "a string with this \"dataType\"")),
     };
     match (data_type.as_deref(), value) {
-        (None, None) => Ok(Data::Text(Cow::Borrowed(""))),
+        (None, None) => Ok(Data::default()),
         (None, Some(value)) => Ok(match value.kind {
             Kind::String { .. } => Data::Text(value.string()),
             _ => Data::Json(Cow::Borrowed(value.raw)),
@@ -210,6 +217,7 @@ fn read_headers<'a>(value: Value<'a>, max: usize) -> Result<Vec<Header<'a>>, Fra
     };
     let mut names: Vec<Cow<'a, str>> = Vec::new();
     scan::object(value.raw, usize::MAX, |name, value| {
+        let name = name.string();
         check_portable("headers", &name)?;
         if names.contains(&name) {
             let detail = "a header comes twice in \"headers\": repeats are an array of strings";

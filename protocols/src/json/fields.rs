@@ -105,6 +105,7 @@ impl<'a> Fields<'a> {
             present: 0,
         };
         scan::object(text, max_depth, |key, value| {
+            let key = key.string();
             let Some(name) = Name::of(&key) else {
                 return Ok(());
             };

@@ -558,7 +558,7 @@ pub(super) fn read_session_expiry(fields: &Fields<'_>) -> Result<Option<u32>, Fr
     }
     let mut expiry = None;
     scan::object(session.raw, usize::MAX, |key, value| {
-        if key == "expiry" {
+        if key.string() == "expiry" {
             let secs = value.whole().ok_or_else(wrong)?;
             if expiry.replace(secs).is_some() {
                 return Err(FrameError::invalid("\"expiry\" comes twice"));

@@ -11,15 +11,19 @@ use bytes::Bytes;
 use super::content::{Content, Data};
 use super::frame::position_json;
 use super::scan;
-use super::write::Object;
+use super::write::{self, Object};
 use crate::connection::{Delivery, topics};
 use crate::model::{Encoding, Message, QoS, Timestamp};
+use crate::outbox::{FrameType, Outbox, SHARE_BYTES};
 
 /// Names the body among a message's encodings.
 pub(super) const ENCODING: Encoding = Encoding("json");
 
 /// The start of every `message` frame.
 pub(super) const HEAD: &str = "{\"type\":\"message\",";
+
+/// The content type of a payload that is a JSON value.
+pub(super) const APPLICATION_JSON: &str = "application/json";
 
 /// A JSON payload that is nested more deeply travels as text: readers have limits of their own.
 const PAYLOAD_DEPTH: usize = 100;
@@ -53,6 +57,22 @@ pub(crate) fn head(delivery: &Delivery<'_>, now: Timestamp) -> String {
     head
 }
 
+/// Puts a message frame with this head. What only one receiver gets is written where it is to go,
+/// unless it is so long that it is shared.
+pub(super) fn put(message: &Message, head: &[u8], outbox: &mut Outbox) {
+    if !message.is_for_one() {
+        let body = message.encoded(ENCODING, body);
+        outbox.frame_of(message, FrameType::Text, &[head], body, b"");
+    } else if message.payload.len() < SHARE_BYTES
+        && let Some([name, topic, before, payload, after]) = plain_parts(message)
+    {
+        let parts = [head, name, topic, before, payload, after];
+        outbox.frame(FrameType::Text, &parts);
+    } else {
+        outbox.frame_of(message, FrameType::Text, &[head], &body(message), b"");
+    }
+}
+
 /// What all receivers read, up to the frame's end.
 pub(crate) fn body(message: &Message) -> Bytes {
     let topic = message.topic.as_str();
@@ -62,6 +82,31 @@ pub(crate) fn body(message: &Message) -> Bytes {
     content(message).write(&mut object);
     object.end().into()
 }
+
+/// The parts of [`body`] in order, for a message in which nothing is to be escaped and that has
+/// nothing but a text or JSON: nothing has to be written before it is put into an outbox.
+fn plain_parts(message: &Message) -> Option<[&[u8]; 5]> {
+    let topic = message.topic.as_str();
+    let content_type = match message.properties.as_deref() {
+        None => None,
+        Some(properties) if properties.is_about_payload() => properties.content_type.as_deref(),
+        Some(_) => return None,
+    };
+    // What begins with `$` may have a mark.
+    if topic.starts_with('$') || !write::is_plain(topic) {
+        return None;
+    }
+    let (before, payload, after) = match (content_type, data(&message.payload, content_type)) {
+        (None, Data::Text(Cow::Borrowed(text))) if write::is_plain(text) => (TEXT, text, "\"}"),
+        (Some(APPLICATION_JSON), Data::Json(Cow::Borrowed(json))) => (JSON, json, JSON_END),
+        _ => return None,
+    };
+    Some(["\"topic\":\"", topic, before, payload, after].map(str::as_bytes))
+}
+
+const TEXT: &str = "\",\"dataType\":\"text\",\"data\":\"";
+const JSON: &str = "\",\"dataType\":\"json\",\"data\":";
+const JSON_END: &str = ",\"contentType\":\"application/json\"}";
 
 /// Says in a field of its own what the topic means: a group, a user, everyone.
 fn mark(object: &mut Object, topic: &str) {
@@ -121,5 +166,5 @@ fn is_json(media_type: &str) -> bool {
         .checked_sub("+json".len())
         .and_then(|at| media_type.get(at..))
         .is_some_and(|end| end.eq_ignore_ascii_case("+json"));
-    ends_in_json || media_type.eq_ignore_ascii_case("application/json")
+    ends_in_json || media_type.eq_ignore_ascii_case(APPLICATION_JSON)
 }

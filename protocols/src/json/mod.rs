@@ -20,7 +20,7 @@
 //! - A publish with an `id` is QoS 1 unless it says otherwise, and its `ack` is a promise.
 //! - Text that is not UTF-8 and frames over the limit close (1007, 1009).
 //!
-//! Where to look: `frame` is what a client may say, `command` what it means, `connection` the state
+//! Where to look: `frame` is what a client may say (`plain` its commonest case), `command` what it means, `connection` the state
 //! machine, `answer` and `message` what is written, [`client`] the other end, `scan` and `write` the
 //! JSON text itself.
 
@@ -33,6 +33,7 @@ mod error;
 mod fields;
 mod frame;
 pub(crate) mod message;
+mod plain;
 mod scan;
 pub(crate) mod write;
 

@@ -12,7 +12,7 @@ use std::borrow::Cow;
 
 use smallvec::SmallVec;
 
-use crate::find::find;
+use crate::find::{Special, find};
 
 /// A JSON value that was checked, as it stands in the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,11 +75,12 @@ pub(super) fn value(text: &str, max_depth: usize) -> Result<Value<'_>, ScanError
     Ok(value)
 }
 
-/// Checks that a text is one JSON object and shows each of its members to `visit`.
+/// Checks that a text is one JSON object and shows each of its members, name and value, to
+/// `visit`.
 pub(super) fn object<'a, E: From<ScanError>>(
     text: &'a str,
     max_depth: usize,
-    mut visit: impl FnMut(Cow<'a, str>, Value<'a>) -> Result<(), E>,
+    mut visit: impl FnMut(Value<'a>, Value<'a>) -> Result<(), E>,
 ) -> Result<(), E> {
     let mut scanner = Scanner::new(text, max_depth);
     scanner.enter(b'{')?;
@@ -87,7 +88,7 @@ pub(super) fn object<'a, E: From<ScanError>>(
         return Ok(scanner.finish()?);
     }
     loop {
-        let key = scanner.key()?.string();
+        let key = scanner.key()?;
         let value = scanner.value(1)?;
         visit(key, value)?;
         if !scanner.next(b'}')? {
@@ -119,13 +120,18 @@ impl<'a> Value<'a> {
     /// The string's value; the text itself if it is no string.
     pub(super) fn string(self) -> Cow<'a, str> {
         match self.kind {
-            Kind::String { plain: true } => Cow::Borrowed(&self.raw[1..self.raw.len() - 1]),
+            Kind::String { plain: true } => Cow::Borrowed(self.inside()),
             // It cannot fail, since the text was checked already.
             Kind::String { plain: false } => {
                 serde_json::from_str(self.raw).map_or(Cow::Borrowed(self.raw), Cow::Owned)
             }
             _ => Cow::Borrowed(self.raw),
         }
+    }
+
+    /// What stands between the quotes of a string.
+    pub(super) fn inside(self) -> &'a str {
+        self.raw.get(1..self.raw.len() - 1).unwrap_or_default()
     }
 
     /// The number, if it is one that is whole and not negative, however it is written.
@@ -148,6 +154,14 @@ impl<'a> Value<'a> {
             .then(|| self.raw.parse().ok())
             .flatten()
     }
+}
+
+/// What ends a plain piece of a string.
+struct EndOrEscape;
+
+impl Special for EndOrEscape {
+    const BELOW: u8 = 0x20;
+    const OTHERS: &'static [u8] = b"\"\\";
 }
 
 struct Scanner<'a> {
@@ -360,7 +374,7 @@ impl<'a> Scanner<'a> {
         let mut plain = true;
         loop {
             let rest = &self.text.as_bytes()[self.at..];
-            let Some(length) = find(rest, 0x20, [b'"', b'\\']) else {
+            let Some(length) = find::<EndOrEscape>(rest) else {
                 self.at = self.text.len();
                 return Err(self.error(Problem::End));
             };

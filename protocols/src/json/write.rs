@@ -7,7 +7,10 @@
 use std::fmt::{Display, Write as _};
 
 use super::frame::Id;
-use crate::find::find;
+use crate::find::{Special, find};
+
+/// Room for most answers, so that they need not grow.
+const FRAME_BYTES: usize = 96;
 
 /// A JSON object that is being written.
 #[derive(Debug)]
@@ -30,8 +33,10 @@ impl Object {
 
     /// An object whose opening bracket is the end of `start`.
     pub(super) fn open(start: &str) -> Self {
+        let mut text = String::with_capacity(start.len() + FRAME_BYTES);
+        text.push_str(start);
         Self {
-            text: start.to_owned(),
+            text,
             started: false,
         }
     }
@@ -184,9 +189,21 @@ pub(super) fn write_string(out: &mut String, value: &str) {
     out.push('"');
 }
 
-/// What may need an escape: 0xE2 begins, among others, the two line separators.
+/// Whether a text is certain to stand in a JSON string as it is.
+pub(super) fn is_plain(value: &str) -> bool {
+    find_escape(value.as_bytes()).is_none()
+}
+
 fn find_escape(text: &[u8]) -> Option<usize> {
-    find(text, 0x20, [b'"', b'\\', 0x7f, 0xe2])
+    find::<Escaped>(text)
+}
+
+/// What may need an escape: 0xE2 begins, among others, the two line separators.
+struct Escaped;
+
+impl Special for Escaped {
+    const BELOW: u8 = 0x20;
+    const OTHERS: &'static [u8] = b"\"\\\x7f\xe2";
 }
 
 fn write_character(out: &mut String, character: char) {

@@ -246,6 +246,11 @@ impl Properties {
             + user
     }
 
+    /// Whether nothing but content type and payload format is set.
+    pub fn is_about_payload(&self) -> bool {
+        self.reply_to.is_none() && self.correlation.is_none() && self.user.is_empty()
+    }
+
     /// Whether nothing is set.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()

@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 use super::Version;
 use super::frame::{Escaping, Frame};
 use crate::connection::Cause;
-use crate::find::find;
+use crate::find::{Special, find};
 use crate::limits::Limits;
 
 /// What a frame may measure.
@@ -224,9 +224,7 @@ impl Decoder {
             at = end + 1;
         };
         let head = &input[..body];
-        if first > bounds.line_bytes
-            || body > bounds.head_bytes
-            || find(head, 1, [b'\r', b'\\']).is_some()
+        if first > bounds.line_bytes || body > bounds.head_bytes || find::<Unplain>(head).is_some()
         {
             return None;
         }
@@ -299,6 +297,14 @@ impl Decoder {
             _ => value,
         }
     }
+}
+
+/// What a head must not have to be read as it stands.
+struct Unplain;
+
+impl Special for Unplain {
+    const BELOW: u8 = 1;
+    const OTHERS: &'static [u8] = b"\r\\";
 }
 
 impl Scan {

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use smallvec::SmallVec;
 
 use super::Version;
-use crate::find::find;
+use crate::find::{Special, find};
 
 /// Bytes under construction.
 pub(crate) type Buffer = Vec<u8>;
@@ -171,9 +171,8 @@ impl Escaping {
     }
 
     fn put(self, text: &str, buffer: &mut Buffer, replace: impl Fn(u8) -> u8) {
-        let special = [b'\n', b'\r', b':', b'\\'];
         let mut rest = text.as_bytes();
-        while let Some(at) = find(rest, 1, special) {
+        while let Some(at) = find::<Escaped>(rest) {
             buffer.extend_from_slice(&rest[..at]);
             match self.code(rest[at]) {
                 Some(code) => buffer.extend_from_slice(&[b'\\', code]),
@@ -183,6 +182,14 @@ impl Escaping {
         }
         buffer.extend_from_slice(rest);
     }
+}
+
+/// What an escaped header may need an escape for.
+struct Escaped;
+
+impl Special for Escaped {
+    const BELOW: u8 = 1;
+    const OTHERS: &'static [u8] = b"\n\r:\\";
 }
 
 #[cfg(test)]
