@@ -35,7 +35,6 @@ fn send_publishes_with_all_that_it_says() {
             content_type: Some("text/plain".into()),
             reply_to: Some("r".into()),
             correlation: Some("7".into()),
-            payload_format: None,
             user,
         })
     );

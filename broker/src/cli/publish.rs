@@ -152,7 +152,6 @@ impl Publish {
                 content_type: self.content_type.clone().map(Into::into),
                 reply_to: self.reply_to.clone().map(Into::into),
                 correlation: self.correlation.clone().map(Bytes::from),
-                payload_format: None,
                 user: self
                     .headers
                     .iter()

@@ -106,8 +106,10 @@ pub(super) fn publish(
         Expiry::In(span) => now + span,
         Expiry::At(at) => at,
     });
+    let (payload_format, _) = format_of(&content.data);
     let (topic, payload) = topic_and_payload(&name, content.data, limits, last_topic)?;
     let mut message = Message::new(topic, payload, qos, request.retain);
+    message.payload_format = payload_format;
     message.properties = properties.map(Box::new);
     message.expires_at = expires_at;
     Ok(Publish {
@@ -126,14 +128,15 @@ pub(super) fn publish_plain(
 ) -> Result<Publish, FrameError> {
     let qos = level(request.qos, request.retain, request.id.is_some(), limits)?;
     let (payload_format, content_type) = format_of(&request.data);
-    let properties = Properties {
-        content_type: content_type.map(ByteString::from_static),
-        payload_format,
-        ..Properties::default()
-    };
     let (topic, payload) = topic_and_payload(request.topic, request.data, limits, last_topic)?;
     let mut message = Message::new(topic, payload, qos, request.retain);
-    message.properties = Some(Box::new(properties));
+    message.payload_format = payload_format;
+    message.properties = content_type.map(|text| {
+        Box::new(Properties {
+            content_type: Some(ByteString::from_static(text)),
+            ..Properties::default()
+        })
+    });
     Ok(Publish {
         token: None,
         exactly_once: None,
@@ -258,7 +261,7 @@ fn properties(content: &Content<'_>, limits: &Limits) -> Result<Option<Propertie
         );
         return Err(FrameError::new(ErrorCode::TooLarge, detail));
     }
-    let (payload_format, implied) = format_of(&content.data);
+    let (_, implied) = format_of(&content.data);
     let properties = Properties {
         content_type: match content.content_type.as_deref() {
             Some(said) => Some(said.into()),
@@ -269,7 +272,6 @@ fn properties(content: &Content<'_>, limits: &Limits) -> Result<Option<Propertie
             .correlation
             .as_ref()
             .map(|bytes| Bytes::copy_from_slice(bytes)),
-        payload_format,
         user: content
             .headers
             .iter()

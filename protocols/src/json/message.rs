@@ -13,7 +13,7 @@ use super::frame::position_json;
 use super::scan;
 use super::write::{self, Object};
 use crate::connection::{Delivery, topics};
-use crate::model::{Encoding, Message, QoS, Timestamp};
+use crate::model::{Encoding, Message, Properties, QoS, Timestamp};
 use crate::outbox::{FrameType, Outbox, SHARE_BYTES};
 
 /// Names the body among a message's encodings.
@@ -89,7 +89,12 @@ fn plain_parts(message: &Message) -> Option<[&[u8]; 5]> {
     let topic = message.topic.as_str();
     let content_type = match message.properties.as_deref() {
         None => None,
-        Some(properties) if properties.is_about_payload() => properties.content_type.as_deref(),
+        Some(Properties {
+            content_type,
+            reply_to: None,
+            correlation: None,
+            user,
+        }) if user.is_empty() => content_type.as_deref(),
         Some(_) => return None,
     };
     // What begins with `$` may have a mark.

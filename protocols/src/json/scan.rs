@@ -545,7 +545,11 @@ mod tests {
         let mut seen = Vec::new();
         let text = " {\"a\\u0062\": [1 , 2], \"c\":\"\\u0041\"} ";
         object(text, 8, |key, value| {
-            seen.push((key.into_owned(), value.raw, value.string().into_owned()));
+            seen.push((
+                key.string().into_owned(),
+                value.raw,
+                value.string().into_owned(),
+            ));
             Ok::<_, ScanError>(())
         })
         .unwrap();

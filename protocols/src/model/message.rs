@@ -22,6 +22,8 @@ pub struct Message {
     pub qos: QoS,
     /// Whether the publisher asked to keep it for later subscribers.
     pub retain: bool,
+    /// Whether the publisher said that the payload is text or not.
+    pub payload_format: Option<PayloadFormat>,
     /// What else travels with it; `None` is the common case and costs a word.
     pub properties: Option<Box<Properties>>,
     /// When it stops being of interest to those who did not get it yet.
@@ -42,7 +44,8 @@ pub struct Message {
     deflated: OnceLock<Box<Deflated>>,
 }
 
-/// Properties that all protocols can carry, beside topic, payload and quality of service.
+/// Properties that all protocols can carry, beside topic, payload with its format and quality of
+/// service.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Properties {
     /// MIME type of the payload (MQTT 5 content type, STOMP `content-type`, JSON `contentType`).
@@ -51,8 +54,6 @@ pub struct Properties {
     pub reply_to: Option<ByteString>,
     /// Ties an answer to its request (correlation data, `correlation-id`, `correlationId`).
     pub correlation: Option<Bytes>,
-    /// Whether the publisher said that the payload is text or not.
-    pub payload_format: Option<PayloadFormat>,
     /// User properties or headers in the publisher's order, repeats kept.
     pub user: Vec<(ByteString, ByteString)>,
 }
@@ -112,6 +113,7 @@ impl Message {
             payload,
             qos,
             retain,
+            payload_format: None,
             properties: None,
             expires_at: None,
             publisher: 0,
@@ -132,6 +134,7 @@ impl Message {
             payload: self.payload.clone(),
             qos: self.qos,
             retain: self.retain,
+            payload_format: self.payload_format,
             properties: self.properties.clone(),
             expires_at: self.expires_at,
             publisher: self.publisher,
@@ -199,6 +202,12 @@ impl Message {
         deflate.map_or_else(Bytes::new, |deflate| deflate(body))
     }
 
+    /// Whether it is nothing but topic, payload, quality of service and the retain flag.
+    #[inline]
+    pub fn is_bare(&self) -> bool {
+        self.properties.is_none() && self.payload_format.is_none()
+    }
+
     /// Whether it is of no more interest at `now`.
     #[inline]
     pub fn is_expired(&self, now: Timestamp) -> bool {
@@ -244,11 +253,6 @@ impl Properties {
             + self.reply_to.as_ref().map_or(0, |text| text.len())
             + self.correlation.as_ref().map_or(0, Bytes::len)
             + user
-    }
-
-    /// Whether nothing but content type and payload format is set.
-    pub fn is_about_payload(&self) -> bool {
-        self.reply_to.is_none() && self.correlation.is_none() && self.user.is_empty()
     }
 
     /// Whether nothing is set.

@@ -19,7 +19,7 @@ use super::error::EncodeError;
 use super::list::List;
 use super::packet::{PacketId, PacketType};
 use super::properties::{PropertyId, PublishProperties};
-use crate::model::{Encoding, Message, Properties, QoS};
+use crate::model::{Encoding, Message, PayloadFormat, Properties, QoS};
 
 /// Names [`shared_properties`] for [`Message::encoded`].
 pub const SHARED_PROPERTIES: Encoding = Encoding("mqtt5 properties");
@@ -247,15 +247,17 @@ fn checked_length(bytes: usize) -> Result<u32, EncodeError> {
 /// What MQTT cannot carry (a text with NUL or of more than 65,535 bytes, a response topic with
 /// wildcards) can come from other protocols: that property is left out.
 pub fn shared_properties(message: &Message) -> Bytes {
-    let Some(properties) = &message.properties else {
-        return Bytes::new();
-    };
-    let mut out = Vec::with_capacity(properties.size());
-    write_shared(properties, &mut out);
+    let mut out = Vec::new();
+    if let Some(properties) = &message.properties {
+        out.reserve(properties.size());
+        write_shared(message.payload_format, properties, &mut out);
+    } else if message.payload_format.is_some() {
+        write_shared(message.payload_format, &Properties::default(), &mut out);
+    }
     out.into()
 }
 
-fn write_shared(properties: &Properties, out: &mut Vec<u8>) {
+fn write_shared(format: Option<PayloadFormat>, properties: &Properties, out: &mut Vec<u8>) {
     // One by one, so that one that cannot be written takes no other with it.
     let mut each = |property: PublishProperties<'_>| {
         let mut measure = Measure::default();
@@ -265,7 +267,7 @@ fn write_shared(properties: &Properties, out: &mut Vec<u8>) {
         }
     };
     each(PublishProperties {
-        payload_format: properties.payload_format,
+        payload_format: format,
         ..PublishProperties::default()
     });
     each(PublishProperties {
@@ -358,13 +360,14 @@ mod tests {
 
     #[test]
     fn v5_parts_are_one_packet() {
-        let shared = shared_properties(&message(Properties {
+        let mut message = message(Properties {
             content_type: Some("text/plain".into()),
             reply_to: Some("re".into()),
             correlation: Some(Bytes::from_static(&[0, 1])),
-            payload_format: Some(PayloadFormat::Utf8),
             user: vec![("k".into(), "1".into()), ("k".into(), "2".into())],
-        }));
+        });
+        message.payload_format = Some(PayloadFormat::Utf8);
+        let shared = shared_properties(&message);
         let mut fields = fields(Version::V5, QoS::ExactlyOnce);
         fields.topic_alias = NonZeroU16::new(7);
         fields.message_expiry_secs = Some(9);
@@ -431,7 +434,6 @@ mod tests {
             content_type: Some("a\0b".into()),
             reply_to: Some("a/+".into()),
             correlation: Some(Bytes::from(vec![0; 65_536])),
-            payload_format: None,
             user: vec![
                 ("a".into(), "\0".into()),
                 (long.into(), "b".into()),

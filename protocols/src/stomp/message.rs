@@ -289,7 +289,6 @@ mod tests {
                 content_type: Some("text/plain".into()),
                 reply_to: Some("$queue/temp/c1/x".into()),
                 correlation: Some(Bytes::from_static(b"7")),
-                payload_format: None,
                 user: vec![("k".into(), "1".into()), ("k".into(), "2".into())],
             },
             b"hi",

@@ -11,7 +11,7 @@ use futures_util::future::BoxFuture;
 use protocols::connection::Position;
 use protocols::json::client::{self, ReceivedMessage, ServerFrame};
 use protocols::json::{ClientFrame, ConnectRequest, Content, Data, Expiry, Id, Options, Request};
-use protocols::model::{PayloadFormat, Properties, QoS};
+use protocols::model::{Properties, QoS};
 
 use super::wire::Wire;
 use super::{Client, Incoming, Login, Outgoing, Subscription, WINDOW, unexpected};
@@ -252,10 +252,6 @@ fn refusal(code: &str, message: &str) -> String {
 
 fn incoming(message: ReceivedMessage<'_>) -> Incoming {
     let content = message.content;
-    let payload_format = match content.data {
-        Data::Json(_) | Data::Text(_) => Some(PayloadFormat::Utf8),
-        Data::Binary(_) => None,
-    };
     Incoming {
         topic: message.topic.into_owned(),
         payload: Bytes::copy_from_slice(content.data.as_bytes()),
@@ -268,7 +264,6 @@ fn incoming(message: ReceivedMessage<'_>) -> Incoming {
             correlation: content
                 .correlation
                 .map(|bytes| Bytes::from(bytes.into_owned())),
-            payload_format,
             user: content
                 .headers
                 .into_iter()

@@ -209,7 +209,6 @@ impl Mqtt {
                 content_type: message.properties.content_type.as_deref(),
                 response_topic: message.properties.reply_to.as_deref(),
                 correlation_data: message.properties.correlation.as_deref(),
-                payload_format: message.properties.payload_format,
                 user: List::new(&user),
                 ..PublishProperties::default()
             },
@@ -319,7 +318,6 @@ impl Mqtt {
                 content_type: properties.content_type.map(Into::into),
                 reply_to: properties.response_topic.map(Into::into),
                 correlation: properties.correlation_data.map(Bytes::copy_from_slice),
-                payload_format: properties.payload_format,
                 user: properties
                     .user
                     .iter()

@@ -416,7 +416,6 @@ fn incoming(message: &Frame<'_>) -> Incoming {
             content_type: text("content-type").map(|text| text.into_owned().into()),
             reply_to: text("reply-to").map(|text| text.into_owned().into()),
             correlation: text("correlation-id").map(|text| Bytes::from(text.into_owned())),
-            payload_format: None,
             user: message
                 .headers()
                 .filter(|(name, _)| own(name))

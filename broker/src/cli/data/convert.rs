@@ -213,7 +213,7 @@ pub(super) fn message_line(message: &model::Message) -> Message {
         publisher: message.publisher,
         source: message.source.as_deref().map(str::to_owned),
         retained_at: (message.retained_at.0 != 0).then_some(message.retained_at.0),
-        properties: message.properties.as_deref().map(properties_line),
+        properties: (!message.is_bare()).then(|| properties_line(message)),
     }
 }
 
@@ -226,17 +226,25 @@ pub(super) fn message(line: Message) -> Result<Arc<model::Message>> {
     message.publisher = line.publisher;
     message.source = line.source.map(Arc::from);
     message.retained_at = Timestamp(line.retained_at.unwrap_or(0));
-    message.properties = line.properties.map(properties).transpose()?.map(Box::new);
+    if let Some(line) = line.properties {
+        message.payload_format = line.payload_format.map(|format| match format {
+            PayloadFormat::Bytes => model::PayloadFormat::Bytes,
+            PayloadFormat::Utf8 => model::PayloadFormat::Utf8,
+        });
+        message.properties = properties(line)?.map(Box::new);
+    }
     Ok(Arc::new(message))
 }
 
-fn properties_line(properties: &model::Properties) -> Properties {
+fn properties_line(message: &model::Message) -> Properties {
+    let none = model::Properties::default();
+    let properties = message.properties.as_deref().unwrap_or(&none);
     let user = properties.user.iter();
     Properties {
         content_type: properties.content_type.as_deref().map(str::to_owned),
         reply_to: properties.reply_to.as_deref().map(str::to_owned),
         correlation: properties.correlation.as_ref().map(body_line),
-        payload_format: properties.payload_format.map(|format| match format {
+        payload_format: message.payload_format.map(|format| match format {
             model::PayloadFormat::Bytes => PayloadFormat::Bytes,
             model::PayloadFormat::Utf8 => PayloadFormat::Utf8,
         }),
@@ -246,20 +254,17 @@ fn properties_line(properties: &model::Properties) -> Properties {
     }
 }
 
-fn properties(line: Properties) -> Result<model::Properties> {
+fn properties(line: Properties) -> Result<Option<model::Properties>> {
     let user = line.user.into_iter();
-    Ok(model::Properties {
+    let properties = model::Properties {
         content_type: line.content_type.map(ByteString::from),
         reply_to: line.reply_to.map(ByteString::from),
         correlation: line.correlation.map(body).transpose()?,
-        payload_format: line.payload_format.map(|format| match format {
-            PayloadFormat::Bytes => model::PayloadFormat::Bytes,
-            PayloadFormat::Utf8 => model::PayloadFormat::Utf8,
-        }),
         user: user
             .map(|(name, value)| (name.into(), value.into()))
             .collect(),
-    })
+    };
+    Ok((!properties.is_empty()).then_some(properties))
 }
 
 fn body_line(bytes: &Bytes) -> Body {

@@ -46,37 +46,42 @@ fn timestamp() -> impl Strategy<Value = Timestamp> {
 }
 
 fn properties() -> impl Strategy<Value = Properties> {
-    let format = prop_oneof![Just(PayloadFormat::Bytes), Just(PayloadFormat::Utf8)];
     (
         option::of(text()),
         option::of(text()),
         option::of(bytes()),
-        option::of(format),
         vec((text(), text()), 0..4),
     )
-        .prop_map(
-            |(content_type, reply_to, correlation, payload_format, user)| Properties {
-                content_type,
-                reply_to,
-                correlation,
-                payload_format,
-                user,
-            },
-        )
+        .prop_map(|(content_type, reply_to, correlation, user)| Properties {
+            content_type,
+            reply_to,
+            correlation,
+            user,
+        })
 }
 
 /// Any message.
 pub(crate) fn a_message() -> impl Strategy<Value = Arc<Message>> {
+    let format = prop_oneof![Just(PayloadFormat::Bytes), Just(PayloadFormat::Utf8)];
     (
         (topic(), bytes(), qos(), any::<bool>()),
-        option::of(properties()),
+        (option::of(format), option::of(properties())),
         option::of(timestamp()),
         (number(), option::of(text()), timestamp()),
     )
         .prop_map(
-            |((topic, payload, qos, retain), properties, expires_at, (publisher, source, at))| {
+            |(
+                (topic, payload, qos, retain),
+                (format, properties),
+                expires_at,
+                (publisher, source, at),
+            )| {
                 let mut message = Message::new(topic, payload, qos, retain);
-                message.properties = properties.map(Box::new);
+                message.payload_format = format;
+                // None is kept as none: what has nothing in it is not made.
+                message.properties = properties
+                    .filter(|properties| !properties.is_empty())
+                    .map(Box::new);
                 message.expires_at = expires_at;
                 message.publisher = publisher;
                 message.source = source.as_deref().map(Arc::from);

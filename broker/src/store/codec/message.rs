@@ -64,7 +64,7 @@ fn put_head(out: &mut Vec<u8>, message: &Message) {
     set(&mut flags, RETAIN, message.retain);
     set(&mut flags, PUBLISHER, message.publisher != 0);
     set(&mut flags, EXPIRES, message.expires_at.is_some());
-    set(&mut flags, PROPERTIES, message.properties.is_some());
+    set(&mut flags, PROPERTIES, !message.is_bare());
     set(&mut flags, SOURCE, message.source.is_some());
     let retained_at = (message.retained_at.0 != 0).then_some(message.retained_at.0);
     set(&mut flags, RETAINED_AT, retained_at.is_some());
@@ -73,7 +73,9 @@ fn put_head(out: &mut Vec<u8>, message: &Message) {
     put_optional(out, (message.publisher != 0).then_some(message.publisher));
     put_optional(out, message.expires_at.map(|at| at.0));
     if let Some(properties) = &message.properties {
-        put_properties(out, properties);
+        put_properties(out, message.payload_format, properties);
+    } else if message.payload_format.is_some() {
+        out.push(format_flag(message.payload_format));
     }
     if let Some(source) = &message.source {
         put_bytes(out, source.as_bytes());
@@ -81,12 +83,16 @@ fn put_head(out: &mut Vec<u8>, message: &Message) {
     put_optional(out, retained_at);
 }
 
-fn put_properties(out: &mut Vec<u8>, properties: &Properties) {
-    let mut flags = match properties.payload_format {
+const fn format_flag(format: Option<PayloadFormat>) -> u8 {
+    match format {
         None => 0,
         Some(PayloadFormat::Bytes) => FORMAT_BYTES,
         Some(PayloadFormat::Utf8) => FORMAT_UTF8,
-    };
+    }
+}
+
+fn put_properties(out: &mut Vec<u8>, format: Option<PayloadFormat>, properties: &Properties) {
+    let mut flags = format_flag(format);
     set(&mut flags, CONTENT_TYPE, properties.content_type.is_some());
     set(&mut flags, REPLY_TO, properties.reply_to.is_some());
     set(&mut flags, CORRELATION, properties.correlation.is_some());
@@ -119,6 +125,7 @@ pub(super) struct Body<'a> {
     publisher: u64,
     /// When the message is of no more interest.
     pub(super) expires_at: Option<Timestamp>,
+    payload_format: Option<PayloadFormat>,
     properties: Option<BodyProperties<'a>>,
     source: Option<&'a [u8]>,
     retained_at: Timestamp,
@@ -131,7 +138,6 @@ struct BodyProperties<'a> {
     content_type: Option<&'a [u8]>,
     reply_to: Option<&'a [u8]>,
     correlation: Option<&'a [u8]>,
-    payload_format: Option<PayloadFormat>,
     /// A reader at the first of so many pairs.
     user: (Reader<'a>, usize),
     /// Bytes of all names and values.
@@ -147,9 +153,11 @@ impl<'a> Body<'a> {
         let topic = reader.bytes()?;
         let publisher = reader.optional(flags & PUBLISHER != 0)?.unwrap_or(0);
         let expires_at = reader.optional(flags & EXPIRES != 0)?.map(Timestamp);
-        let properties = (flags & PROPERTIES != 0)
-            .then(|| BodyProperties::parse(&mut reader))
-            .transpose()?;
+        let (payload_format, properties) = if flags & PROPERTIES == 0 {
+            (None, None)
+        } else {
+            BodyProperties::parse(&mut reader)?
+        };
         let source = (flags & SOURCE != 0).then(|| reader.bytes()).transpose()?;
         let retained_at = reader.optional(flags & RETAINED_AT != 0)?.unwrap_or(0);
         let payload = reader.rest();
@@ -159,6 +167,7 @@ impl<'a> Body<'a> {
             topic,
             publisher,
             expires_at,
+            payload_format,
             properties,
             source,
             retained_at: Timestamp(retained_at),
@@ -187,6 +196,7 @@ impl<'a> Body<'a> {
         message.publisher = self.publisher;
         message.expires_at = self.expires_at;
         message.retained_at = self.retained_at;
+        message.payload_format = self.payload_format;
         message.source = self
             .source
             .map(|source| self.reader.utf8(source).map(Arc::from))
@@ -201,7 +211,8 @@ impl<'a> Body<'a> {
 }
 
 impl<'a> BodyProperties<'a> {
-    fn parse(reader: &mut Reader<'a>) -> Result<Self, Malformed> {
+    /// The payload format, and the properties if there are any beside it.
+    fn parse(reader: &mut Reader<'a>) -> Result<(Option<PayloadFormat>, Option<Self>), Malformed> {
         let known = CONTENT_TYPE | REPLY_TO | CORRELATION | FORMAT_BYTES | FORMAT_UTF8 | USER;
         let flags = reader.flags(known)?;
         let mut field = |flag| (flags & flag != 0).then(|| reader.bytes()).transpose();
@@ -214,6 +225,9 @@ impl<'a> BodyProperties<'a> {
             (false, true) => Some(PayloadFormat::Utf8),
             (true, true) => return Err(reader.malformed("two payload formats")),
         };
+        if payload_format.is_some() && flags & !(FORMAT_BYTES | FORMAT_UTF8) == 0 {
+            return Ok((payload_format, None));
+        }
         let pairs = if flags & USER == 0 {
             0
         } else {
@@ -224,14 +238,14 @@ impl<'a> BodyProperties<'a> {
         for _ in 0..pairs {
             user_size += reader.bytes()?.len() + reader.bytes()?.len();
         }
-        Ok(Self {
+        let properties = Self {
             content_type,
             reply_to,
             correlation,
-            payload_format,
             user,
             user_size,
-        })
+        };
+        Ok((payload_format, Some(properties)))
     }
 
     fn size(&self) -> usize {
@@ -251,7 +265,6 @@ impl<'a> BodyProperties<'a> {
             content_type: self.content_type.map(text).transpose()?,
             reply_to: self.reply_to.map(text).transpose()?,
             correlation: self.correlation.map(Bytes::copy_from_slice),
-            payload_format: self.payload_format,
             user,
         })
     }

@@ -234,11 +234,11 @@ fn samples() -> Vec<Op> {
     full.retain = true;
     full.publisher = 1 << 40;
     full.expires_at = Some(Timestamp(1_800_000_000_000));
+    full.payload_format = Some(PayloadFormat::Utf8);
     full.properties = Some(Box::new(Properties {
         content_type: Some("text/plain".into()),
         reply_to: Some("r".into()),
         correlation: Some(Bytes::from_static(&[0, 255])),
-        payload_format: Some(PayloadFormat::Utf8),
         user: vec![("k".into(), "v".into()), ("k".into(), "".into())],
     }));
     let full = Arc::new(full);

@@ -81,7 +81,7 @@ impl Client {
 
     /// Whether no properties travel with the message to this client.
     fn is_bare(&self, message: &Message) -> bool {
-        self.version == Version::V311 || message.properties.is_none()
+        self.version == Version::V311 || message.is_bare()
     }
 
     /// A packet with nothing but identifier, topic and payload.
@@ -233,7 +233,7 @@ impl Client {
 
     /// The message's own properties, which 3.1.1 does not have.
     fn shared<'a>(&self, message: &'a Message) -> &'a [u8] {
-        if self.version == Version::V311 || message.properties.is_none() {
+        if self.version == Version::V311 || message.is_bare() {
             return &[];
         }
         message.encoded(SHARED_PROPERTIES, shared_properties)

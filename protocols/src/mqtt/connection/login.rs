@@ -242,9 +242,9 @@ impl Client {
             content_type: properties.content_type.map(ByteString::from),
             reply_to: properties.response_topic.map(ByteString::from),
             correlation: properties.correlation_data.map(|data| region.bytes(data)),
-            payload_format: properties.payload_format,
             user: user_properties(properties.user.iter(), &region, &self.limits)?,
         };
+        message.payload_format = properties.payload_format;
         message.properties = (!carried.is_empty()).then(|| Box::new(carried));
         Ok(LastWill {
             message,

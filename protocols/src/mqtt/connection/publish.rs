@@ -222,6 +222,7 @@ impl Client {
             packet.qos,
             packet.retain,
         );
+        message.payload_format = properties.payload_format;
         message.expires_at = properties
             .message_expiry_secs
             .map(|secs| now.plus_secs(secs));
@@ -462,7 +463,6 @@ fn carried(
         content_type: properties.content_type.map(|text| region.text(text)),
         reply_to: properties.response_topic.map(|text| region.text(text)),
         correlation: properties.correlation_data.map(|data| region.bytes(data)),
-        payload_format: properties.payload_format,
         user,
     };
     let properties = (!carried.is_empty()).then(|| Box::new(carried));

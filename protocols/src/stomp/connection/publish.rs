@@ -136,7 +136,6 @@ impl StompConnection {
             correlation: frame
                 .header("correlation-id")
                 .map(|text| message::correlation(copied.text(text))),
-            payload_format: None,
             user,
         };
         Ok((!properties.is_empty()).then(|| Box::new(properties)))

@@ -163,11 +163,11 @@ fn identifiers_and_lifetime_are_the_receivers_own() {
 #[test]
 fn properties_arrive_as_they_were_published() {
     let mut message = message("a/b", "x").copy();
+    message.payload_format = Some(PayloadFormat::Utf8);
     message.properties = Some(Box::new(Properties {
         content_type: Some("t".into()),
         reply_to: Some("r".into()),
         correlation: Some(Bytes::from_static(b"c")),
-        payload_format: Some(PayloadFormat::Utf8),
         user: vec![("k".into(), "1".into()), ("k".into(), "2".into())],
     }));
     let message = Arc::new(message);

@@ -158,7 +158,7 @@ fn a_will_keeps_all_its_properties() {
     assert_eq!(carried.content_type.as_deref(), Some("text/plain"));
     assert_eq!(carried.reply_to.as_deref(), Some("r"));
     assert_eq!(carried.correlation.as_deref(), Some(&[1][..]));
-    assert_eq!(carried.payload_format, Some(PayloadFormat::Utf8));
+    assert_eq!(message.payload_format, Some(PayloadFormat::Utf8));
     assert_eq!(carried.user, [("k".into(), "v".into())]);
 }
 

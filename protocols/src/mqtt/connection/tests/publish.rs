@@ -346,8 +346,8 @@ fn a_payload_that_claims_to_be_text_is_checked() {
     assert_eq!(story.written(), [0x40, 3, 0, 1, 0x99]);
     story.send(&publish_v5(0x32, "a", &[0, 1], &[1, 1], "ä".as_bytes()));
     let message = story.publish().message;
-    let carried = message.properties.clone().expect("properties");
-    assert_eq!(carried.payload_format, Some(PayloadFormat::Utf8));
+    assert_eq!(message.payload_format, Some(PayloadFormat::Utf8));
+    assert_eq!(message.properties, None, "it is no property of its own");
     story
         .send(&publish_v5(0x30, "a", &[], &[1, 1], b"\xff"))
         .ended(0x99);
