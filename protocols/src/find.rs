@@ -21,6 +21,10 @@ pub(crate) trait Special {
     const OTHERS: &'static [u8];
 
     #[inline]
+    #[allow(
+        clippy::needless_bitwise_bool,
+        reason = "with branches the compiler makes no wide instructions of it"
+    )]
     fn is(byte: u8) -> bool {
         Self::OTHERS
             .iter()
@@ -55,7 +59,7 @@ pub(crate) fn find<S: Special>(bytes: &[u8]) -> Option<usize> {
 fn find_in_words<S: Special>(bytes: &[u8]) -> Option<usize> {
     let (words, rest) = bytes.as_chunks::<8>();
     for (number, word) in words.iter().enumerate() {
-        if let Some(at) = find_in_word::<S>(word) {
+        if let Some(at) = find_in_word::<S>(*word) {
             return Some(8 * number + at);
         }
     }
@@ -64,14 +68,14 @@ fn find_in_words<S: Special>(bytes: &[u8]) -> Option<usize> {
     }
     // The end together with some of what was looked at.
     if let Some(word) = bytes.last_chunk::<8>() {
-        return find_in_word::<S>(word).map(|at| bytes.len() - 8 + at);
+        return find_in_word::<S>(*word).map(|at| bytes.len() - 8 + at);
     }
     rest.iter().position(|byte| S::is(*byte))
 }
 
 #[inline]
-fn find_in_word<S: Special>(word: &[u8; 8]) -> Option<usize> {
-    let word = u64::from_le_bytes(*word);
+fn find_in_word<S: Special>(word: [u8; 8]) -> Option<usize> {
+    let word = u64::from_le_bytes(word);
     // The highest bit of a byte says that it is special. A borrow can set it for others too, but only
     // above one that is: the lowest one is always right.
     let mut found = word.wrapping_sub(each(S::BELOW)) & !word;

@@ -56,6 +56,9 @@ fuzz_target!(|input: &[u8]| {
                         matched: &[],
                     };
                     let _ = connection.deliver(&delivery, now, &mut outbox);
+                    // Written in another way, if nobody else is to get it.
+                    publish.message.set_for_one();
+                    let _ = connection.deliver(&delivery, now, &mut outbox);
                 }
                 _ => {}
             }

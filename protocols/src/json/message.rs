@@ -173,3 +173,80 @@ fn is_json(media_type: &str) -> bool {
         .is_some_and(|end| end.eq_ignore_ascii_case("+json"));
     ends_in_json || media_type.eq_ignore_ascii_case(APPLICATION_JSON)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::connection::WebSocketUse;
+    use crate::model::Topic;
+
+    fn written(message: &Message) -> Vec<u8> {
+        let mut outbox = Outbox::web_socket(WebSocketUse::TextMessages);
+        put(message, HEAD.as_bytes(), &mut outbox);
+        outbox.take().into_iter().flatten().collect()
+    }
+
+    fn text() -> impl Strategy<Value = String> {
+        prop_oneof![
+            "[a-z/]{0,40}",
+            ".{0,20}",
+            "[ab\"\\\\\u{7f}\u{2028}€\n]{0,20}"
+        ]
+    }
+
+    fn payload() -> impl Strategy<Value = Vec<u8>> {
+        prop_oneof![
+            text().prop_map(String::into_bytes),
+            any::<i32>().prop_map(|number| format!(" {{\"a\":[{number}]}} ").into_bytes()),
+            proptest::collection::vec(any::<u8>(), 0..20),
+            Just(vec![b'x'; SHARE_BYTES]),
+        ]
+    }
+
+    fn content_type() -> impl Strategy<Value = Option<&'static str>> {
+        proptest::sample::select(&[
+            None,
+            Some(APPLICATION_JSON),
+            Some("Application/JSON"),
+            Some("application/octet-stream"),
+            Some("text/plain"),
+        ])
+    }
+
+    proptest! {
+        #[test]
+        fn one_receiver_reads_what_many_read(
+            topic in text().prop_filter_map("a topic", |text| Topic::parse(text.into(), 200, 50).ok()),
+            payload in payload(), content_type in content_type(), reply: bool,
+        ) {
+            let mut message = Message::new(topic, payload.into(), QoS::AtMostOnce, false);
+            message.properties = content_type.map(|text| Box::new(Properties {
+                content_type: Some(text.into()),
+                reply_to: reply.then(|| "r".into()),
+                ..Properties::default()
+            }));
+            let alone = message.copy();
+            alone.set_for_one();
+            prop_assert_eq!(written(&alone), written(&message));
+        }
+    }
+
+    #[test]
+    fn nothing_is_written_twice_for_one_receiver() {
+        let topic = Topic::parse("a/b".into(), 64, 8).unwrap();
+        let mut message = Message::new(topic, "x".into(), QoS::AtMostOnce, false);
+        assert!(plain_parts(&message).is_some());
+        message.payload = "\"".into();
+        assert!(plain_parts(&message).is_none());
+        message.payload = "[1]".into();
+        message.properties = Some(Box::new(Properties {
+            content_type: Some(APPLICATION_JSON.into()),
+            ..Properties::default()
+        }));
+        assert!(plain_parts(&message).is_some());
+        message.topic = Topic::parse("$group/g".into(), 64, 8).unwrap();
+        assert!(plain_parts(&message).is_none());
+    }
+}

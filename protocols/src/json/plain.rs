@@ -37,18 +37,27 @@ impl From<ScanError> for Other {
 /// Reads a frame, if it is one of these.
 pub(super) fn read(text: &str, max_depth: usize) -> Option<Plain<'_>> {
     let mut plain = Plain::default();
-    let mut seen = 0_u8;
-    let result = scan::object(text, max_depth, |key, value| {
+    let begins = text.starts_with(BEGINNING);
+    let mut seen = if begins { TYPE } else { 0 };
+    let visit = |key, value| {
         let bit = plain.member(key, value)?;
         if seen & bit != 0 {
             return Err(Other);
         }
         seen |= bit;
         Ok(())
-    });
+    };
+    let result = if begins {
+        scan::object_after(BEGINNING, text, max_depth, visit)
+    } else {
+        scan::object(text, max_depth, visit)
+    };
     let is_whole = result.is_ok() && seen & (TYPE | TOPIC) == TYPE | TOPIC;
     is_whole.then_some(plain)
 }
+
+/// How most programs begin it, which need not be taken apart.
+const BEGINNING: &str = r#"{"type":"publish","#;
 
 // A bit for each member that may be there.
 const TYPE: u8 = 1;
@@ -94,5 +103,127 @@ impl<'a> Plain<'a> {
             }
             _ => return Err(Other),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::command;
+    use super::super::content::Content;
+    use super::super::frame::{ClientFrame, Id, PublishRequest, Request, Target};
+    use super::*;
+    use crate::last_topic::LastTopic;
+    use crate::limits::Limits;
+    use crate::model::Timestamp;
+
+    #[test]
+    fn reads_what_most_clients_send() {
+        for text in [
+            r#"{"type":"publish","topic":"a/b","data":"x"}"#,
+            r#"{"type":"publish","topic":"a/b"}"#,
+            r#" { "data" : {"t":[21.5]} , "topic" : "a" , "type" : "publish" } "#,
+            r#"{"type":"publish","id":"7","qos":1,"retain":true,"topic":"a","data":null}"#,
+        ] {
+            assert!(read(text, 32).is_some(), "{text}");
+        }
+    }
+
+    #[test]
+    fn leaves_all_else_to_the_general_reader() {
+        for text in [
+            "",
+            "{}",
+            r#"{"type":"publish",}"#,
+            r#"{"type":"publish","topic":"a"} x"#,
+            r#"{"type":"publish","data":"no topic"}"#,
+            r#"{"topic":"no type"}"#,
+            r#"{"type":"subscribe","topic":"a"}"#,
+            r#"{"type":"publish","type":"publish","topic":"a"}"#,
+            r#"{"type":"publish","topic":"a","topic":"b"}"#,
+            r#"{"type":"publish","topic":"a\u0062"}"#,
+            r#"{"type":"publish","topic":"a","data":"\n"}"#,
+            r#"{"type":"publish","topic":"a","qos":2}"#,
+            r#"{"type":"publish","topic":"a","qos":1.0}"#,
+            r#"{"type":"publish","topic":"a","id":null}"#,
+            r#"{"type":"publish","topic":"a","group":"g"}"#,
+            r#"{"type":"publish","topic":"a","unknown":1}"#,
+        ] {
+            assert!(read(text, 32).is_none(), "{text}");
+        }
+        let long = format!(
+            r#"{{"type":"publish","topic":"a","id":"{}"}}"#,
+            "x".repeat(ID_BYTES)
+        );
+        assert!(read(&long, 32).is_none());
+        let nested = r#"{"type":"publish","topic":"a","data":[[1]]}"#;
+        assert!(read(nested, 3).is_some());
+        assert!(read(nested, 2).is_none());
+        assert!(read(nested, 0).is_none());
+    }
+
+    fn member() -> impl Strategy<Value = String> {
+        const KEYS: &[&str] = &[
+            "type", "topic", "data", "id", "qos", "retain", "dataType", "other",
+        ];
+        const VALUES: &[&str] = &[
+            "\"publish\"",
+            "\"a/b\"",
+            "\"a\\\"b\"",
+            "\"+\"",
+            "\"\"",
+            "0",
+            "1",
+            "1.0",
+            "true",
+            "null",
+            "{\"a\":[1]}",
+            "\"\\ud800\"",
+            "01",
+        ];
+        let value = prop_oneof![
+            proptest::sample::select(VALUES).prop_map(str::to_owned),
+            ".{0,40}".prop_map(|text| super::super::write::string(&text)),
+        ];
+        (proptest::sample::select(KEYS), value, " ?")
+            .prop_map(|(key, value, space)| format!("\"{key}\":{space}{value}"))
+    }
+
+    proptest! {
+        #[test]
+        fn says_the_same_as_the_general_reader(
+            begins: bool, members in proptest::collection::vec(member(), 0..6),
+        ) {
+            let mut members = members;
+            if begins {
+                members.insert(0, r#""type":"publish""#.to_owned());
+            }
+            if !members.iter().any(|member| member.starts_with("\"topic\"")) {
+                members.push(r#""topic":"a/b""#.to_owned());
+            }
+            let text = format!("{{{}}}", members.join(","));
+            let limits = Limits::default();
+            let Some(plain) = read(&text, limits.json_depth) else {
+                return Ok(());
+            };
+            let request = PublishRequest {
+                target: Target::Topic(plain.topic.into()),
+                content: Content::from(plain.data.clone()),
+                qos: plain.qos,
+                retain: plain.retain,
+                idempotency_key: None,
+            };
+            let expected = ClientFrame {
+                id: plain.id.map(Id::of_json),
+                request: Request::Publish(Box::new(request.clone())),
+            };
+            prop_assert_eq!(ClientFrame::parse(&text, &limits).unwrap(), expected);
+            let has_id = plain.id.is_some();
+            let (mut one, mut other) = (LastTopic::default(), LastTopic::default());
+            let general = command::publish(request, has_id, (&limits, &mut one), Timestamp(1));
+            let own = command::publish_plain(plain, &limits, &mut other);
+            prop_assert_eq!(format!("{general:?}"), format!("{own:?}"));
+        }
     }
 }

@@ -80,13 +80,37 @@ pub(super) fn value(text: &str, max_depth: usize) -> Result<Value<'_>, ScanError
 pub(super) fn object<'a, E: From<ScanError>>(
     text: &'a str,
     max_depth: usize,
-    mut visit: impl FnMut(Value<'a>, Value<'a>) -> Result<(), E>,
+    visit: impl FnMut(Value<'a>, Value<'a>) -> Result<(), E>,
 ) -> Result<(), E> {
     let mut scanner = Scanner::new(text, max_depth);
     scanner.enter(b'{')?;
     if scanner.leave(b'}') {
         return Ok(scanner.finish()?);
     }
+    members(scanner, visit)
+}
+
+/// The same for an object that begins with `known`: some members and a comma, which are not shown.
+pub(super) fn object_after<'a, E: From<ScanError>>(
+    known: &str,
+    text: &'a str,
+    max_depth: usize,
+    visit: impl FnMut(Value<'a>, Value<'a>) -> Result<(), E>,
+) -> Result<(), E> {
+    debug_assert!(text.starts_with(known), "the text begins so");
+    let mut scanner = Scanner::new(text, max_depth);
+    scanner.enter(b'{')?;
+    scanner.at = known.len();
+    scanner.space();
+    members(scanner, visit)
+}
+
+/// The members of an object from the next one on, and the end of the text.
+#[inline]
+fn members<'a, E: From<ScanError>>(
+    mut scanner: Scanner<'a>,
+    mut visit: impl FnMut(Value<'a>, Value<'a>) -> Result<(), E>,
+) -> Result<(), E> {
     loop {
         let key = scanner.key()?;
         let value = scanner.value(1)?;

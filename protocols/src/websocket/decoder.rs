@@ -257,7 +257,12 @@ impl Decoder {
             let frame = match self.frame {
                 Some(frame) => frame,
                 None => match self.take_header(input)? {
-                    Some(header) => self.begin_frame(&header, now)?,
+                    Some(header) => {
+                        if let Some(kind) = self.is_alone(&header, input) {
+                            return self.take_alone(kind, &header, input).map(Some);
+                        }
+                        self.begin_frame(&header, now)?
+                    }
                     None => return Ok(None),
                 },
             };
@@ -321,6 +326,42 @@ impl Decoder {
             room,
             room_compressed,
         }
+    }
+
+    /// The type of a message that is all here in one frame, as most are. Nothing has to be
+    /// remembered of it.
+    fn is_alone(&self, header: &ClientHeader, input: &[u8]) -> Option<FrameType> {
+        let is_here = usize::try_from(header.length).is_ok_and(|length| length <= input.len());
+        let is_whole = self.message.is_none() && header.fin && !header.compressed && is_here;
+        match header.opcode {
+            OpCode::Text if is_whole => Some(FrameType::Text),
+            OpCode::Binary if is_whole => Some(FrameType::Binary),
+            _ => None,
+        }
+    }
+
+    fn take_alone<'b>(
+        &self,
+        kind: FrameType,
+        header: &ClientHeader,
+        input: &mut &'b mut [u8],
+    ) -> Result<Ready<'b>, CloseReason> {
+        self.config.accepts.check(kind)?;
+        let frame = Frame {
+            opcode: header.opcode,
+            fin: true,
+            left: header.length,
+            mask: header.mask,
+        };
+        let (_, bytes) = take_payload(frame, input);
+        if kind == FrameType::Text && simdutf8::basic::from_utf8(bytes).is_err() {
+            return Err(not_utf8());
+        }
+        Ok(Ready::Data {
+            kind,
+            bytes: Some(bytes),
+            last: true,
+        })
     }
 
     /// Checks what a header means here and opens its message.
