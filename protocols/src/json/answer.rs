@@ -8,6 +8,7 @@ use super::write::Object;
 use crate::connection::{Connected, Granted, Refusal, RefusalCode};
 use crate::limits::Limits;
 use crate::model::{QoS, Timestamp};
+use crate::outbox::{FrameType, Outbox};
 
 /// What a request was about, as far as its answer repeats it.
 #[derive(Debug)]
@@ -69,16 +70,33 @@ pub(super) fn error(error: &FrameError) -> Object {
     frame
 }
 
-/// The answer to a publish.
-pub(super) fn published(id: Option<Id>, result: Result<u32, Refusal>) -> Object {
+/// Puts the answer to a publish.
+pub(super) fn published(id: Option<Id>, result: Result<u32, Refusal>, outbox: &mut Outbox) {
     match result {
         Ok(receivers) => {
-            let mut frame = Object::frame("ack", id.as_ref());
-            frame.plain("receivers", receivers);
-            frame
+            let mut digits = itoa::Buffer::new();
+            let (before, id) = match &id {
+                Some(id) => (",\"id\":", id.as_json()),
+                None => ("", ""),
+            };
+            let receivers = digits.format(receivers);
+            let parts = [
+                "{\"type\":\"ack\"",
+                before,
+                id,
+                ",\"receivers\":",
+                receivers,
+                "}",
+            ];
+            outbox.frame(FrameType::Text, &parts.map(str::as_bytes));
         }
-        Err(refusal) => refused(id, refusal),
+        Err(refusal) => send(outbox, refused(id, refusal)),
     }
+}
+
+/// Puts an answer.
+pub(super) fn send(outbox: &mut Outbox, frame: Object) {
+    outbox.frame(FrameType::Text, &[frame.end().as_bytes()]);
 }
 
 /// The answer to what has no result beside yes or no.

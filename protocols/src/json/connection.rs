@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use bytestring::ByteString;
 
-use super::answer::{self, What};
+use super::answer::{self, What, send};
 use super::command;
 use super::error::{ErrorCode, FrameError, reason, reconnect};
 use super::frame::{ClientFrame, ConnectRequest, Id, PublishRequest, Request, SubscribeRequest};
@@ -29,7 +29,7 @@ use crate::connection::{
 use crate::last_topic::LastTopic;
 use crate::limits::Limits;
 use crate::model::Timestamp;
-use crate::outbox::{FrameType, Outbox};
+use crate::outbox::Outbox;
 
 /// Frames that are not JSON before the connection is closed: enough for a person at a console,
 /// little for someone who tries things out.
@@ -100,17 +100,22 @@ impl JsonConnection {
     }
 
     fn receive_text(&mut self, text: &str, now: Timestamp, out: &mut Output<'_>) {
-        let plain = match self.state {
-            State::Open { .. } => plain::read(text, self.limits.json_depth),
-            _ => None,
-        };
-        let result = match plain {
-            Some(plain) => self.publish_plain(plain, out),
-            None => ClientFrame::parse(text, &self.limits).and_then(|frame| {
+        let is_open = matches!(self.state, State::Open { .. });
+        let result = if is_open && let Some(position) = plain::read_ack(text) {
+            let settle = Settle::Done(position);
+            out.commands.push(Command::Settle {
+                token: None,
+                settle,
+            });
+            Ok(())
+        } else if is_open && let Some(plain) = plain::read(text, self.limits.json_depth) {
+            self.publish_plain(plain, out)
+        } else {
+            ClientFrame::parse(text, &self.limits).and_then(|frame| {
                 let id = frame.id.clone();
                 self.handle(frame, text, now, out)
                     .map_err(|error| FrameError { id, ..error })
-            }),
+            })
         };
         if let Err(error) = result {
             send(out.outbox, answer::error(&error));
@@ -408,7 +413,7 @@ impl JsonConnection {
                 send(out.outbox, answer::error(&refusal.into()));
             }
         } else if let Some((id, _)) = self.asked(token) {
-            send(out.outbox, answer::published(id, result));
+            answer::published(id, result, out.outbox);
         }
     }
 
@@ -574,8 +579,4 @@ impl Connection for JsonConnection {
 
 fn owned(topics: &[Cow<'_, str>]) -> Box<[Box<str>]> {
     topics.iter().map(|topic| topic.as_ref().into()).collect()
-}
-
-fn send(outbox: &mut Outbox, frame: Object) {
-    outbox.frame(FrameType::Text, &[frame.end().as_bytes()]);
 }

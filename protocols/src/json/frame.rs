@@ -457,15 +457,20 @@ impl Options {
 }
 
 /// Writes a position so that every reader of JSON gets it exactly.
-pub(super) fn position_json(position: Position) -> String {
-    if position <= SAFE_INTEGER {
-        position.to_string()
-    } else {
-        format!("\"{position}\"")
-    }
+pub(super) fn push_position(out: &mut String, position: Position) {
+    let quote = if position <= SAFE_INTEGER { "" } else { "\"" };
+    out.push_str(quote);
+    out.push_str(itoa::Buffer::new().format(position));
+    out.push_str(quote);
 }
 
-/// Reads what [`position_json`] writes.
+fn position_json(position: Position) -> String {
+    let mut text = String::new();
+    push_position(&mut text, position);
+    text
+}
+
+/// Reads what [`push_position`] writes.
 pub(super) fn read_position(name: Name, value: Value<'_>) -> Result<Position, FrameError> {
     let position = match value.kind {
         Kind::Number => value.whole(),

@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use bytes::Bytes;
 
 use super::content::{Content, Data};
-use super::frame::position_json;
+use super::frame::push_position;
 use super::scan;
 use super::write::{self, Object};
 use crate::connection::{Delivery, topics};
@@ -42,7 +42,9 @@ pub(crate) fn head(delivery: &Delivery<'_>, now: Timestamp) -> String {
     head.push_str(HEAD);
     // Writing into a string does not fail.
     if let Some(position) = delivery.position.filter(|_| delivery.qos > QoS::AtMostOnce) {
-        let _ = write!(head, "\"qos\":1,\"ackId\":{},", position_json(position));
+        head.push_str("\"qos\":1,\"ackId\":");
+        push_position(&mut head, position);
+        head.push(',');
     }
     if delivery.retain {
         head.push_str("\"retained\":true,");

@@ -1,7 +1,8 @@
-//! The `publish` that most clients send, read on a way of its own.
+//! The `publish` and the `ack` that most clients send, read on a way of their own.
 //!
 //! A topic, a payload that stands in the frame as it is, perhaps an `id`, a QoS, a retain flag: such
-//! a frame is gone through once and nothing of it is copied. All that is less usual, and all that
+//! a frame is gone through once and nothing of it is copied. An `ack` is for one message and has no
+//! `id`. All that is less usual, and all that
 //! is wrong, is left to [`ClientFrame::parse`](super::ClientFrame::parse), which begins anew; a
 //! property test sees to it that both say the same of what is read here.
 //!
@@ -12,6 +13,7 @@ use std::borrow::Cow;
 use super::content::Data;
 use super::fields::ID_BYTES;
 use super::scan::{self, Kind, ScanError, Value};
+use crate::connection::Position;
 
 /// A `publish` frame to a topic that asks for nothing else.
 #[derive(Debug, Default)]
@@ -58,6 +60,17 @@ pub(super) fn read(text: &str, max_depth: usize) -> Option<Plain<'_>> {
 
 /// How most programs begin it, which need not be taken apart.
 const BEGINNING: &str = r#"{"type":"publish","#;
+
+/// Reads an `ack` for one message, if it is written as most programs do: the position.
+pub(super) fn read_ack(text: &str) -> Option<Position> {
+    let rest = text.strip_prefix(r#"{"type":"ack","ackId":"#)?;
+    let digits = rest.strip_suffix('}')?;
+    // So many digits are exact in every reader; a zero in front is not JSON.
+    let is_number = matches!(digits.as_bytes(), [b'1'..=b'9', ..] | [b'0'])
+        && digits.len() < 16
+        && digits.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then(|| digits.parse().ok())?
+}
 
 // A bit for each member that may be there.
 const TYPE: u8 = 1;
@@ -161,6 +174,37 @@ mod tests {
         assert!(read(nested, 3).is_some());
         assert!(read(nested, 2).is_none());
         assert!(read(nested, 0).is_none());
+    }
+
+    #[test]
+    fn an_ack_is_a_number_and_nothing_else() {
+        let ack = |position: &str| format!(r#"{{"type":"ack","ackId":{position}}}"#);
+        for (position, expected) in [
+            ("0", Some(0)),
+            ("7", Some(7)),
+            ("999999999999999", Some(999_999_999_999_999)),
+            ("", None),
+            ("07", None),
+            ("-1", None),
+            ("1.0", None),
+            ("1 ", None),
+            ("\"7\"", None),
+            ("7,\"id\":1", None),
+            ("1000000000000000", None),
+        ] {
+            let text = ack(position);
+            assert_eq!(read_ack(&text), expected, "{text}");
+            if let Some(position) = expected {
+                let frame = ClientFrame {
+                    id: None,
+                    request: Request::Ack {
+                        positions: vec![position],
+                    },
+                };
+                let limits = Limits::default();
+                assert_eq!(ClientFrame::parse(&text, &limits), Ok(frame));
+            }
+        }
     }
 
     fn member() -> impl Strategy<Value = String> {
