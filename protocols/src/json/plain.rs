@@ -2,9 +2,9 @@
 //!
 //! A topic, a payload that stands in the frame as it is, perhaps an `id`, a QoS, a retain flag: such
 //! a frame is gone through once and nothing of it is copied. An `ack` is for one message and has no
-//! `id`. All that is less usual, and all that
-//! is wrong, is left to [`ClientFrame::parse`](super::ClientFrame::parse), which begins anew; a
-//! property test sees to it that both say the same of what is read here.
+//! `id`. All that is less usual, and all that is wrong, is left to
+//! [`ClientFrame::parse`](super::ClientFrame::parse), which begins anew; a property test sees to it
+//! that both say the same of what is read here.
 //!
 //! Called by [`super::connection`].
 
