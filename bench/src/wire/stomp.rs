@@ -1,5 +1,6 @@
 //! STOMP 1.2 as the generator needs it. Called through [`Protocol`](super::Protocol). Topics are
-//! given in MQTT spelling and become `/topic/...`.
+//! given in MQTT spelling and become `/topic/...` with dots between levels, as RabbitMQ wants them; to
+//! other brokers that is a topic of one level.
 
 use super::payload::{MARK, Stamp, filled, read_hex};
 use super::{Answer, Draft, IdForm, Incoming, Login, Message, Unreadable};
@@ -141,7 +142,7 @@ fn decimal(digits: &[u8]) -> Option<usize> {
 
 fn destination(topic: &str) -> String {
     let topic = topic.replace('\\', "\\\\").replace(':', "\\c");
-    format!("/topic/{topic}")
+    format!("/topic/{}", topic.replace('/', "."))
 }
 
 #[cfg(test)]
