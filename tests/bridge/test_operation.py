@@ -171,6 +171,18 @@ def test_two_brokers_in_both_directions_without_a_circle(nats, broker, make_brid
         other.stop()
 
 
+def test_a_webhook_that_leads_back_is_no_circle(broker, bridge, subscriber):
+    reader, port = subscriber("orders/#"), process.free_port()
+    source = f'[http]\nlisten = "127.0.0.1:{port}"\n[sources.in]\nkind = "webhook"\npath = "/hook"\nauth.anonymous = true\n'
+    running = bridge(source + sink("out", "webhook", f'url = "http://127.0.0.1:{port}/hook"'))
+    subscribed(running, "out")
+    publish(broker.mqtt, ("orders/1", "x", {}))
+    until(lambda: running.metric("acknowledged_total") == 2, "it has been there and back")
+    assert labelled(running, "skipped_total", "in") == 1
+    assert reader.next().payload == b"x"
+    reader.nothing()
+
+
 class Bus(Service):
     """An event bus that has no room for some entries at first."""
 

@@ -11,6 +11,7 @@ use super::{Kind, Sent, Target};
 use crate::config::{Secret, Section};
 use crate::event::Event;
 use crate::http::HttpClient;
+use crate::mapping::VIA_PROPERTY;
 use crate::metrics::FlowMetrics;
 use crate::retry_after::asked;
 use crate::source::SourceError;
@@ -139,6 +140,10 @@ impl Connected {
         }
         for (name, value) in &message.attributes {
             add(&format!("{USER}{name}"), value);
+            // The name under which a bridge's own webhook source looks for it.
+            if name == VIA_PROPERTY {
+                add(name, value);
+            }
         }
         for (name, value) in &self.settings.headers {
             add(name.as_str(), value.reveal());
