@@ -14,7 +14,7 @@ use smallvec::SmallVec;
 
 use super::{Group, Plan, Session, Wish};
 use crate::router::Routes;
-use crate::store::{Committed, Op, QueueId, Receiver, Seq, Ticket, Unit, Urgency};
+use crate::store::{Committed, Op, QueueId, Receiver, Seq, Ticket, Unit, Urgency, Waiting};
 use crate::telemetry::{Drop as DropReason, Metrics, ProtocolMetrics, moment_us};
 
 const LEVELS: [QoS; 3] = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce];
@@ -173,9 +173,9 @@ impl Batch {
     }
 
     /// Those who are to be told although nothing is to be stored for them.
-    pub fn take_waiting(&mut self) -> Vec<Arc<dyn Committed>> {
+    pub fn take_waiting(&mut self) -> Waiting {
         if self.in_transaction || !self.unit.is_empty() {
-            return Vec::new();
+            return Waiting::new();
         }
         std::mem::take(&mut self.unit.waiting)
     }

@@ -30,7 +30,7 @@ pub use journal::{
     JournalStats, OnFailure, OpenError, inspect,
 };
 pub use records::{GroupRecord, RetainedProgress, SessionRecord, SubscriptionRecord, WillRecord};
-pub use unit::{Committed, Op, QueueId, Receiver, Seq, Ticket, Unit};
+pub use unit::{Committed, Op, QueueId, Receiver, Seq, Ticket, Unit, Waiting};
 
 /// When a unit should be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -159,6 +159,9 @@ pub trait Committed: Send + Sync {
     fn committed(self: Arc<Self>);
 }
 
+/// Those who are told of a unit; one is usual.
+pub type Waiting = SmallVec<[Arc<dyn Committed>; 1]>;
+
 /// Operations that are on disk together or not at all.
 #[derive(Default)]
 pub struct Unit {
@@ -167,7 +170,7 @@ pub struct Unit {
     /// Filled in by the store.
     pub ticket: Arc<Ticket>,
     /// Told once when the unit is on disk.
-    pub waiting: Vec<Arc<dyn Committed>>,
+    pub waiting: Waiting,
 }
 
 impl Ticket {

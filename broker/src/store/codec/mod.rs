@@ -77,6 +77,15 @@ pub(super) enum Scanned<'a> {
         /// Where its body is in the payload, for [`message`].
         body: Range<usize>,
     },
+    /// [`Op::Key`].
+    Key {
+        /// The key.
+        key: &'a str,
+        /// The answer that was given.
+        answer: u32,
+        /// Until when it is remembered.
+        until: Timestamp,
+    },
     /// Any other.
     Other(Op),
 }
@@ -195,6 +204,11 @@ pub(super) fn build(scanned: Scanned<'_>, payload: &[u8]) -> Result<Op, Malforme
         Scanned::Retain { body, .. } => Op::Retain {
             message: Arc::new(message(&payload[body])?),
         },
+        Scanned::Key { key, answer, until } => Op::Key {
+            key: key.into(),
+            answer,
+            until,
+        },
         Scanned::Other(op) => op,
     })
 }
@@ -257,6 +271,11 @@ fn record<'a>(reader: &mut Reader<'a>) -> Result<Scanned<'a>, Malformed> {
                 body: range,
             })
         }
+        KEY => Ok(Scanned::Key {
+            answer: reader.varint_u32()?,
+            until: Timestamp(reader.varint()?),
+            key: reader.str()?,
+        }),
         tag => other(tag, reader).map(Scanned::Other),
     }
 }

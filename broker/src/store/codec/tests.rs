@@ -34,7 +34,7 @@ fn body_of(scanned: &Scanned<'_>) -> Option<(Range<usize>, Option<usize>)> {
     match scanned {
         Scanned::Message { body, size, .. } => Some((body.clone(), Some(*size))),
         Scanned::Retain { body, .. } => Some((body.clone(), None)),
-        Scanned::Other(_) => None,
+        Scanned::Key { .. } | Scanned::Other(_) => None,
     }
 }
 

@@ -149,6 +149,10 @@ impl Changes {
                 let key = named(RETAINED, topic.as_bytes());
                 return self.put(key, seq, place, &payload[record.range.clone()]);
             }
+            Scanned::Key { key, .. } => {
+                let key = named(KEY, key.as_bytes());
+                return self.put(key, seq, place, &payload[record.range.clone()]);
+            }
             Scanned::Other(op) => op,
         };
         let key = match op {
@@ -160,7 +164,6 @@ impl Changes {
                 numbered_twice(ACCEPTED, *number, &packet_id.to_be_bytes())
             }
             Op::Group { number, .. } => numbered(GROUP, *number),
-            Op::Key { key, .. } => named(KEY, key.as_bytes()),
             gone => return self.gone(gone),
         };
         self.put(key, seq, place, &payload[record.range.clone()]);

@@ -315,7 +315,7 @@ fn hints_say_what_a_scan_says() {
                 }
                 Scanned::Other(Op::Session(_)) => continue,
                 Scanned::Other(op) => format!("{:?}", Hinted::Other(op)),
-                Scanned::Retain { .. } => unreachable!(),
+                Scanned::Retain { .. } | Scanned::Key { .. } => unreachable!(),
             };
             expected.push((seq, seq * 512, record.range.len(), what));
         }

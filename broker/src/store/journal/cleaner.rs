@@ -232,6 +232,11 @@ fn copy_record(
                     copy.extend_from_slice(&payload[operation.range]);
                 }
             }
+            Scanned::Key { key, .. } => {
+                if memory.is_key(key, place) {
+                    copy.extend_from_slice(&payload[operation.range]);
+                }
+            }
             Scanned::Other(op) => {
                 if memory.is_latest(&op, place) {
                     copy.extend_from_slice(&payload[operation.range]);

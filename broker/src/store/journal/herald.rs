@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Waker;
 
+use foldhash::fast::RandomState;
 use parking_lot::{Condvar, Mutex};
 
 use super::super::{Committed, Seq};
@@ -113,7 +114,7 @@ struct Due {
 impl Due {
     fn announce(self) {
         // Somebody who waits for many units is told once.
-        let mut told = HashSet::with_capacity(self.waiting.len());
+        let mut told = HashSet::with_hasher(RandomState::default());
         for committed in self.waiting {
             if told.insert(Arc::as_ptr(&committed).cast::<()>()) {
                 committed.committed();

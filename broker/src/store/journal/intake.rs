@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
+use super::super::unit::Waiting;
 use super::super::{Committed, Seq, Ticket, Unit, Urgency, codec};
 use super::segment::{MAX_PAYLOAD, RECORD_HEADER};
 
@@ -60,6 +61,16 @@ impl Window {
             seq,
             ticket,
         });
+    }
+
+    /// Adds who is told. Units of a row have nearly always the same one, who is told once.
+    fn await_all(&mut self, waiting: Waiting) {
+        for one in waiting {
+            let last = self.waiting.last();
+            if last.is_none_or(|last| !Arc::ptr_eq(last, &one)) {
+                self.waiting.push(one);
+            }
+        }
     }
 
     /// Empties it; a little memory is kept.
@@ -170,7 +181,7 @@ impl Intake {
         payload: &[u8],
         crc: u32,
         ticket: Arc<Ticket>,
-        mut waiting: Vec<Arc<dyn Committed>>,
+        waiting: Waiting,
         urgency: Urgency,
     ) -> Seq {
         let length = RECORD_HEADER + payload.len();
@@ -187,7 +198,7 @@ impl Intake {
         }
         if let Some(window) = filling.windows.back_mut() {
             window.push(payload, crc, seq, Some(ticket));
-            window.waiting.append(&mut waiting);
+            window.await_all(waiting);
         }
         self.taken.store(seq, Ordering::Release);
         match urgency {
@@ -288,5 +299,27 @@ impl Intake {
             .fetch_sub(window.bytes.len(), Ordering::Relaxed);
         window.clear();
         self.filling.lock().spare = Some(window);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Anyone(#[expect(dead_code, reason = "it gives each a place of its own")] u64);
+
+    impl Committed for Anyone {
+        fn committed(self: Arc<Self>) {}
+    }
+
+    #[test]
+    fn who_waits_for_a_row_of_units_is_noted_once() {
+        let [one, other] = [1, 2].map(|number| Arc::new(Anyone(number)));
+        let mut window = Window::default();
+        for who in [&one, &one, &other, &other, &one] {
+            window.await_all(Waiting::from_iter([Arc::clone(who) as Arc<dyn Committed>]));
+        }
+        window.await_all(Waiting::new());
+        assert_eq!(window.waiting.len(), 3);
     }
 }

@@ -157,7 +157,7 @@ impl Memory {
         payload: &[u8],
         place: Place,
         is_copy: bool,
-        mut seen: impl FnMut(Op),
+        mut seen: impl FnMut(Scanned<'_>),
     ) -> Result<(), Malformed> {
         for record in codec::scan(payload) {
             let record = record?;
@@ -170,9 +170,13 @@ impl Memory {
                 Scanned::Retain {
                     topic, expires_at, ..
                 } => self.retain(topic, expires_at, Latest { place, bytes }),
-                Scanned::Other(op) => {
-                    self.other(&op, Latest { place, bytes });
-                    seen(op);
+                Scanned::Key { key, until, .. } => {
+                    self.key(key, until, Latest { place, bytes });
+                    seen(record.what);
+                }
+                Scanned::Other(ref op) => {
+                    self.other(op, Latest { place, bytes });
+                    seen(record.what);
                 }
             }
         }

@@ -486,9 +486,11 @@ impl Replay<'_> {
         };
         let is_copy = record.kind == Kind::Copy;
         let known = &mut self.known;
-        let applied = self
-            .memory
-            .apply(record.payload, place, is_copy, |op| known.take(op));
+        let applied = self.memory.apply(record.payload, place, is_copy, |seen| {
+            if let Ok(op) = codec::build(seen, record.payload) {
+                known.take(op);
+            }
+        });
         if let Err(malformed) = applied {
             self.damaged(number, range, malformed.to_string());
         }

@@ -193,10 +193,16 @@ impl Memory {
                 let at = owner.accepted(*packet_id).ok()?;
                 Some(owner.accepted[at].1)
             }),
-            Op::Key { key, .. } => self.keys.get(&self.name(key)).map(|(latest, _)| *latest),
+            Op::Key { key, .. } => return self.is_key(key, place),
             _ => None,
         };
         latest.is_some_and(|latest| latest.place == place)
+    }
+
+    /// Whether a record is the latest of an idempotency key.
+    pub(in super::super) fn is_key(&self, key: &str, place: Place) -> bool {
+        let known = self.keys.get(&self.name(key));
+        known.is_some_and(|(latest, _)| latest.place == place)
     }
 
     /// Whether a topic's retained message is the one in this record. One that expired is forgotten.
