@@ -239,7 +239,11 @@ mod tests {
             let stamp = Stamp::decode(&frame[at..]).unwrap();
             assert_eq!((stamp.publisher, stamp.sequence), (7, 1), "{name}");
             let text = String::from_utf8_lossy(&frame);
-            assert!(text.contains("a/00000001/b"), "{text}");
+            let topic = match wire.protocol {
+                Protocol::Stomp => "a.00000001.b",
+                _ => "a/00000001/b",
+            };
+            assert!(text.contains(topic), "{text}");
             if wire.protocol != Protocol::Mqtt {
                 assert!(text.contains("0002"), "{text}");
             }

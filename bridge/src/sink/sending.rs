@@ -111,7 +111,7 @@ impl Sender {
 
     /// Sends a batch until the target has, or will never have, each of its messages, or the bridge
     /// stops. What fails as a whole is tried with half as many at a time: it may have been too much
-    /// together.
+    /// together. Who asks to be left alone has said what was too much, and gets no more calls by that.
     async fn deliver(&self, mut batch: Vec<Parcel>, done: &UnboundedSender<Vec<u16>>) {
         let mut backoff = self.backoff();
         let mut most = batch.len();
@@ -121,6 +121,7 @@ impl Sender {
             let events: Vec<_> = batch.iter().map(|parcel| parcel.event.clone()).collect();
             let results = self.target.send(&events).await;
             debug_assert_eq!(results.len(), batch.len());
+            let is_held = self.hold_on(&results);
             let mut finished = Vec::new();
             let mut again = Vec::new();
             for (parcel, sent) in batch.into_iter().zip(results) {
@@ -138,13 +139,16 @@ impl Sender {
             if batch.is_empty() {
                 return;
             }
-            most = if failed == count {
+            most = if failed == count && !is_held {
                 count.div_ceil(2)
             } else {
                 batch.len()
             };
             if failed == 0 {
                 backoff.reset();
+                if self.stops() {
+                    return;
+                }
             } else if self.stops_within(backoff.pause()).await {
                 return;
             }
@@ -162,6 +166,24 @@ impl Sender {
         true
     }
 
+    /// Leaves the target alone if the answer to a call asks for that.
+    fn hold_on(&self, results: &[Sent]) -> bool {
+        let asked = results.iter().filter_map(|sent| match sent {
+            Sent::Retry { after, .. } => *after,
+            _ => None,
+        });
+        let Some(pause) = asked.max().and_then(|time| self.hold.ask(time)) else {
+            return false;
+        };
+        warn!(
+            sink = self.config.name,
+            ?pause,
+            "the target asks to be left alone"
+        );
+        self.metrics.retry_after.add(1);
+        true
+    }
+
     /// Does what a result asks for; the message comes back if it is to be sent again.
     async fn judge(&self, parcel: Parcel, sent: Sent) -> Option<Parcel> {
         match sent {
@@ -170,14 +192,10 @@ impl Sender {
                 self.metrics.time_to_publish.note(parcel.since.elapsed());
                 None
             }
-            Sent::Retry { reason, after } => {
+            Sent::Retry { reason, .. } => {
                 let (sink, topic) = (&self.config.name, &parcel.event.topic);
                 warn!(sink, topic, reason, "not sent");
                 self.metrics.retried.add(1);
-                if let Some(pause) = after.and_then(|time| self.hold.ask(time)) {
-                    warn!(sink, ?pause, "the target asks to be left alone");
-                    self.metrics.retry_after.add(1);
-                }
                 Some(parcel)
             }
             Sent::Refused(reason) => {
@@ -463,6 +481,16 @@ mod tests {
         assert_eq!(world.calls(), calls(&[(0, "123")]));
         assert_eq!(world.done(1).await, [2]);
         assert_eq!(world.calls(), calls(&[(0, "123"), (60, "2")]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_busy_target_is_asked_again_with_the_whole_batch_and_counted_once() {
+        let mut world = start(3, "", [busy(7), busy(60), busy(7)]);
+        world.put(1..=3);
+        assert_eq!(world.done(3).await, [1, 2, 3]);
+        assert_eq!(world.calls(), calls(&[(0, "123"), (60, "123")]));
+        assert_eq!(world.metrics.retry_after.value(), 1);
+        assert_eq!(world.metrics.retried.value(), 3);
     }
 
     #[tokio::test(start_paused = true)]
