@@ -761,6 +761,21 @@ def test_stored_queue_memory(start_broker):
     assert [int.from_bytes(body[:2]) for body in back(broker, client_id, "t", 100)] == list(range(100))
 
 
+@pytest.mark.parametrize(("most", "borrowed"), [("128KiB", 64 * 1024), ("0", 0)])
+def test_stored_queues_memory(start_broker, most, borrowed):
+    """A client that is there and slow borrows half of what there is to borrow, and gives it back."""
+    broker = start_broker(limits__stored_queue_memory="1KiB", limits__stored_queues_memory=most)
+    props = {"session_expiry": 60, "receive_maximum": 1}
+    reader, sender = mqtt.Client.open(broker.mqtt, props=props), mqtt.Client.open(broker.mqtt)
+    reader.subscribe("t", qos=1)
+    for number in range(200):
+        sender.publish("t", number.to_bytes(2) + bytes(500), qos=1)
+    assert broker.metric("polycast_stored_queues_memory_bytes") == borrowed
+    bodies = [message.payload for message in reader.messages(200)]
+    assert [int.from_bytes(body[:2]) for body in bodies] == list(range(200))
+    until(lambda: broker.metric("polycast_stored_queues_memory_bytes") == 0, "all is given back")
+
+
 def test_store_size(start_broker):
     broker = start_broker(limits__store_size="4MiB", store__segment_size="256KiB")
     client_id, sender = away(broker, "t"), mqtt.Client.open(broker.mqtt)
