@@ -52,6 +52,22 @@ pub struct Publication {
 }
 
 impl Publication {
+    /// An event that goes no further, with `marks` that say why behind its own attributes.
+    pub(crate) fn dead_letter(topic: &str, event: &Event, marks: [(&str, &str); 3]) -> Self {
+        let marks = marks.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        Self {
+            topic: topic.to_owned(),
+            payload: event.body.clone(),
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            expiry_secs: None,
+            content_type: event.content_type.clone(),
+            response_topic: None,
+            correlation: None,
+            user_properties: event.attributes.iter().cloned().chain(marks).collect(),
+        }
+    }
+
     /// Bytes that it occupies, about.
     #[must_use]
     pub fn size(&self) -> usize {

@@ -5,7 +5,6 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use protocols::model::QoS;
 use tracing::{debug, warn};
 
 use super::Flow;
@@ -224,27 +223,16 @@ async fn dead(flow: &Flow, event: &Event, reason: String) -> Outcome {
 }
 
 async fn publish_dead(flow: &Flow, topic: &str, event: &Event, why: &str) -> Result<(), String> {
-    let mut user_properties = event.attributes.clone();
-    for (name, value) in [
+    let marks = [
         ("dead-letter-source", flow.config.name.as_str()),
         ("dead-letter-id", event.id.as_str()),
         ("dead-letter-reason", why),
-    ] {
-        user_properties.push((name.to_owned(), value.to_owned()));
-    }
+    ];
+    let mut publication = Publication::dead_letter(topic, event, marks);
     // What a packet cannot say may be the reason why it is dead.
-    user_properties.retain(|(name, value)| name.len().max(value.len()) <= 65_535);
-    let publication = Publication {
-        topic: topic.to_owned(),
-        payload: event.body.clone(),
-        qos: QoS::AtLeastOnce,
-        retain: false,
-        expiry_secs: None,
-        content_type: event.content_type.clone(),
-        response_topic: None,
-        correlation: None,
-        user_properties,
-    };
+    publication
+        .user_properties
+        .retain(|(name, value)| name.len().max(value.len()) <= 65_535);
     match flow.shared.publisher.publish(publication).await {
         Ok(Verdict::Accepted) => Ok(()),
         Ok(Verdict::Refused { reason, .. }) => Err(reason),

@@ -8,7 +8,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use protocols::model::QoS;
 use tokio::sync::mpsc::{Receiver, UnboundedSender};
 use tokio::task::JoinSet;
 use tracing::{error, warn};
@@ -227,25 +226,12 @@ impl Sender {
 
     fn dead_letter(&self, event: &Event, reason: &str) -> Publication {
         let topic = event.topic.as_deref().unwrap_or_default();
-        let mut user_properties = event.attributes.clone();
-        for (name, value) in [
+        let marks = [
             ("dead-letter-sink", self.config.name.as_str()),
             ("dead-letter-topic", topic),
             ("dead-letter-reason", reason),
-        ] {
-            user_properties.push((name.to_owned(), value.to_owned()));
-        }
-        Publication {
-            topic: self.config.dead_letter_topic.clone(),
-            payload: event.body.clone(),
-            qos: QoS::AtLeastOnce,
-            retain: false,
-            expiry_secs: None,
-            content_type: event.content_type.clone(),
-            response_topic: None,
-            correlation: None,
-            user_properties,
-        }
+        ];
+        Publication::dead_letter(&self.config.dead_letter_topic, event, marks)
     }
 
     fn backoff(&self) -> Backoff {
