@@ -5,6 +5,7 @@
 //! the rest are carried as user properties, in their order. It does no I/O: `explain` and the run
 //! loop use the same function.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use bytes::Bytes;
@@ -244,9 +245,11 @@ impl Mapping {
             view.event.attribute(IDEMPOTENCY_PROPERTY),
         ) {
             (Idempotency::Off, _) => return Ok(None),
-            (Idempotency::Template(template), _) => Some(fill("idempotency", template, view)?),
-            (Idempotency::Auto, Some(key)) => Some(key.to_owned()),
-            (Idempotency::Auto, None) => view.event.key.clone(),
+            (Idempotency::Template(template), _) => {
+                Some(Cow::Owned(fill("idempotency", template, view)?))
+            }
+            (Idempotency::Auto, Some(key)) => Some(Cow::Borrowed(key)),
+            (Idempotency::Auto, None) => view.event.key.as_deref().map(Cow::Borrowed),
         };
         let key = key.filter(|key| !key.is_empty());
         Ok(key.map(|key| shortened([view.source, "/", &key].concat())))
@@ -301,7 +304,11 @@ impl Mapping {
             Carried::None => name == VIA_PROPERTY,
             Carried::Named(names) => names.contains(name) || name == VIA_PROPERTY,
         });
-        wanted.cloned().collect()
+        // Behind them come those of the configuration, and two of the bridge's own.
+        let count = event.attributes.len() + self.user_properties.len() + 2;
+        let mut carried = Vec::with_capacity(count);
+        carried.extend(wanted.cloned());
+        carried
     }
 
     fn templates(&self) -> impl Iterator<Item = &Template> {

@@ -18,6 +18,7 @@ pub mod model;
 pub mod mqtt;
 pub mod negotiation;
 pub mod outbox;
+pub mod recent;
 pub mod registry;
 pub mod sse;
 pub mod stomp;

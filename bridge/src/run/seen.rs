@@ -3,72 +3,59 @@
 //! It saves work when a source could not be told in time; the promise that subscribers get an event
 //! once is kept by the broker, which knows the key too and outlives the bridge.
 
-use std::collections::{HashSet, VecDeque};
-use std::hash::BuildHasher as _;
 use std::time::{Duration, Instant};
 
-use foldhash::fast::RandomState;
 use parking_lot::Mutex;
+pub(super) use protocols::recent::Name as Key;
+use protocols::recent::{Namer, Recent};
 
 /// How long a key is remembered: as long as SQS and Polycast do by default. A key that comes later
 /// may mean another event.
 const REMEMBERED: Duration = Duration::from_mins(5);
 
-/// The hash of an idempotency key: two of 64 bits with secrets that nobody knows.
-pub(super) type Key = (u64, u64);
-
 /// A bounded memory of keys; the oldest goes first.
 #[derive(Debug)]
 pub(super) struct Seen {
-    keys: Mutex<Keys>,
-    hashers: (RandomState, RandomState),
+    /// Since when each is known.
+    keys: Mutex<Recent<Instant>>,
+    namer: Namer,
     max: usize,
-}
-
-#[derive(Debug, Default)]
-struct Keys {
-    known: HashSet<Key, RandomState>,
-    order: VecDeque<(Instant, Key)>,
 }
 
 impl Seen {
     pub(super) fn new(max: usize) -> Self {
         Self {
             keys: Mutex::default(),
-            hashers: (RandomState::default(), RandomState::default()),
+            namer: Namer::default(),
             max,
         }
     }
 
     /// What is remembered of a key.
     pub(super) fn key(&self, key: &str) -> Key {
-        (self.hashers.0.hash_one(key), self.hashers.1.hash_one(key))
+        self.namer.name(key)
     }
 
     pub(super) fn contains(&self, key: Key, now: Instant) -> bool {
         let mut keys = self.keys.lock();
-        keys.forget(self.max, now);
-        keys.known.contains(&key)
+        self.forget(&mut keys, now);
+        keys.get(&key).is_some()
     }
 
     pub(super) fn insert(&self, key: Key, now: Instant) {
         let mut keys = self.keys.lock();
-        if keys.known.insert(key) {
-            keys.order.push_back((now, key));
+        if keys.get(&key).is_none() {
+            keys.push(key, now);
         }
-        keys.forget(self.max, now);
+        self.forget(&mut keys, now);
     }
-}
 
-impl Keys {
-    fn forget(&mut self, max: usize, now: Instant) {
-        while let Some((since, _)) = self.order.front() {
-            if self.order.len() <= max && now.duration_since(*since) <= REMEMBERED {
+    fn forget(&self, keys: &mut Recent<Instant>, now: Instant) {
+        while let Some(since) = keys.oldest() {
+            if keys.len() <= self.max && now.duration_since(*since) <= REMEMBERED {
                 return;
             }
-            if let Some((_, key)) = self.order.pop_front() {
-                self.known.remove(&key);
-            }
+            keys.pop_oldest();
         }
     }
 }

@@ -1,22 +1,14 @@
 //! Idempotency keys: the same publish twice is accepted once.
 
-use std::collections::VecDeque;
-use std::hash::BuildHasher as _;
-
-use foldhash::fast::RandomState;
-use hashbrown::HashMap;
 use protocols::model::Timestamp;
-
-/// The hash of a key: two of 64 bits with secrets that nobody knows, as the store has them. A key
-/// itself would hold on to the packet that it came in.
-type Name = (u64, u64);
+use protocols::recent::{Namer, Recent};
 
 /// Remembers keys for a time, with the answer that was given.
 #[derive(Debug)]
 pub(super) struct Window {
-    answers: HashMap<Name, u32, RandomState>,
-    order: VecDeque<(Timestamp, Name)>,
-    hashers: (RandomState, RandomState),
+    /// With the time at which each was given.
+    answers: Recent<(u32, Timestamp)>,
+    namer: Namer,
     max_keys: usize,
     max_age_ms: u64,
 }
@@ -25,9 +17,8 @@ impl Window {
     /// A window of at most so many keys, each for so long. The oldest goes first.
     pub(super) fn new(max_keys: usize, max_age_ms: u64) -> Self {
         Self {
-            answers: HashMap::default(),
-            order: VecDeque::new(),
-            hashers: (RandomState::default(), RandomState::default()),
+            answers: Recent::default(),
+            namer: Namer::default(),
             max_keys,
             max_age_ms,
         }
@@ -35,20 +26,22 @@ impl Window {
 
     /// Keys that are remembered.
     pub(super) fn len(&self) -> usize {
-        self.order.len()
+        self.answers.len()
     }
 
     /// The answer that was given for a key, if it is remembered.
     pub(super) fn answer(&mut self, key: &str, now: Timestamp) -> Option<u32> {
         self.forget(now);
-        self.answers.get(&self.name(key)).copied()
+        let known = self.answers.get(&self.namer.name(key));
+        known.map(|(answer, _)| *answer)
     }
 
     /// Remembers an answer.
     pub(super) fn remember(&mut self, key: &str, answer: u32, now: Timestamp) {
-        let name = self.name(key);
-        if self.answers.insert(name, answer).is_none() {
-            self.order.push_back((now, name));
+        let name = self.namer.name(key);
+        match self.answers.get_mut(&name) {
+            Some((known, _)) => *known = answer,
+            None => drop(self.answers.push(name, (answer, now))),
         }
         self.forget(now);
     }
@@ -65,19 +58,13 @@ impl Window {
     }
 
     fn forget(&mut self, now: Timestamp) {
-        while let Some((since, _)) = self.order.front() {
+        while let Some((_, since)) = self.answers.oldest() {
             let old = now.0.saturating_sub(since.0) > self.max_age_ms;
-            if !old && self.order.len() <= self.max_keys {
+            if !old && self.answers.len() <= self.max_keys {
                 return;
             }
-            if let Some((_, name)) = self.order.pop_front() {
-                self.answers.remove(&name);
-            }
+            self.answers.pop_oldest();
         }
-    }
-
-    fn name(&self, key: &str) -> Name {
-        (self.hashers.0.hash_one(key), self.hashers.1.hash_one(key))
     }
 }
 

@@ -7,11 +7,12 @@
 mod ends;
 mod named;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 
 use foldhash::fast::RandomState;
 use protocols::connection::Position;
 use protocols::model::{Message, Timestamp};
+use protocols::recent::{Name, Namer, Recent};
 
 use super::super::codec::{self, Malformed, Scanned};
 use super::super::{Op, QueueId, Receiver};
@@ -60,9 +61,6 @@ struct SharedBody {
     bytes: u64,
 }
 
-/// The hash of a topic or key; two of 64 bits with keys that nobody knows.
-type Name = (u64, u64);
-
 /// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct Memory {
@@ -72,11 +70,10 @@ pub(super) struct Memory {
     moved_from: HashMap<(Place, QueueId, Position), (QueueId, Position), RandomState>,
     shared: HashMap<Place, SharedBody, RandomState>,
     retained: HashMap<Name, (Latest, Option<Timestamp>), RandomState>,
-    keys: HashMap<Name, (Latest, Timestamp), RandomState>,
-    /// When keys end, about in order.
-    key_ends: VecDeque<(Timestamp, Name)>,
+    /// Idempotency keys, and when they end: about in that order.
+    keys: Recent<(Latest, Timestamp)>,
     max_keys: usize,
-    hashers: (RandomState, RandomState),
+    namer: Namer,
     /// Segments and what is live in them.
     pub(super) segments: Segments,
     entries: u64,
@@ -119,10 +116,9 @@ impl Memory {
             moved_from: HashMap::default(),
             shared: HashMap::default(),
             retained: HashMap::default(),
-            keys: HashMap::default(),
-            key_ends: VecDeque::new(),
+            keys: Recent::default(),
             max_keys,
-            hashers: (RandomState::default(), RandomState::default()),
+            namer: Namer::default(),
             segments: Segments::default(),
             entries: 0,
             next_number: 1,

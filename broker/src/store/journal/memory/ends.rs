@@ -41,7 +41,7 @@ impl Memory {
             latest.extend(is_there(record).then_some(*record));
             !is_there(record)
         });
-        self.keys.retain(|_, (record, _)| {
+        self.keys.retain(|(record, _)| {
             latest.extend(is_there(record).then_some(*record));
             !is_there(record)
         });
@@ -77,9 +77,7 @@ impl Memory {
         for (number, id) in unknown {
             self.end_subscription(number, id);
         }
-        let mut ends: Vec<(Timestamp, Name)> = std::mem::take(&mut self.key_ends).into();
-        ends.sort_unstable();
-        self.key_ends = ends.into();
+        self.keys.sort_by_key(|(_, until)| *until);
         self.expire_keys(now);
         self.bound_keys();
         let expired = self

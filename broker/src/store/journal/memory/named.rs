@@ -1,8 +1,6 @@
 //! What is kept by name: sessions, groups, subscriptions, packet identifiers, retained messages and
 //! idempotency keys. The latest record of each is live.
 
-use std::hash::BuildHasher;
-
 use protocols::model::Timestamp;
 
 use super::super::super::{Op, QueueId};
@@ -111,7 +109,7 @@ impl Memory {
     }
 
     pub(super) fn name(&self, text: &str) -> Name {
-        (self.hashers.0.hash_one(text), self.hashers.1.hash_one(text))
+        self.namer.name(text)
     }
 
     /// A topic's retained message.
@@ -134,12 +132,12 @@ impl Memory {
 
     pub(super) fn key(&mut self, key: &str, until: Timestamp, latest: Latest) {
         let name = self.name(key);
-        let old = self.keys.insert(name, (latest, until));
-        if old.is_none_or(|(_, old)| old != until) {
-            self.key_ends.push_back((until, name));
-        }
+        let old = match self.keys.get_mut(&name) {
+            Some((old, at)) if *at == until => Some(std::mem::replace(old, latest)),
+            _ => self.keys.push(name, (latest, until)).map(|(old, _)| old),
+        };
         self.hold_latest(latest);
-        self.drop_latest(old.map(|(old, _)| old));
+        self.drop_latest(old);
         if !self.replaying {
             self.bound_keys();
         }
@@ -147,11 +145,7 @@ impl Memory {
 
     /// Forgets idempotency keys whose time is over. Those that came out of order go a bit later.
     pub(in super::super) fn expire_keys(&mut self, now: Timestamp) {
-        while self
-            .key_ends
-            .front()
-            .is_some_and(|(until, _)| *until <= now)
-        {
+        while self.keys.oldest().is_some_and(|(_, until)| *until <= now) {
             self.forget_oldest_key();
         }
     }
@@ -164,19 +158,14 @@ impl Memory {
     /// Forgets the oldest keys beyond the bound. A replay does so at its end: copies of old keys come
     /// behind new ones.
     pub(super) fn bound_keys(&mut self) {
-        while self.keys.len() > self.max_keys && !self.key_ends.is_empty() {
+        while self.keys.len() > self.max_keys {
             self.forget_oldest_key();
         }
     }
 
-    /// A key that was said again ends later.
     fn forget_oldest_key(&mut self) {
-        if let Some((until, name)) = self.key_ends.pop_front()
-            && self.keys.get(&name).is_some_and(|(_, at)| *at <= until)
-        {
-            let old = self.keys.remove(&name);
-            self.drop_latest(old.map(|(old, _)| old));
-        }
+        let old = self.keys.pop_oldest();
+        self.drop_latest(old.map(|(old, _)| old));
     }
 
     /// Whether a record is the latest that says something about what it names.
