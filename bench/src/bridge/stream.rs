@@ -1,4 +1,4 @@
-//! JetStream: a consumer that only acknowledges, and then the bridge, each over the same stream.
+//! JetStream: consumers that only acknowledge, and then the bridge, each over the same stream.
 
 use super::{Arena, Bridge, Cpu, Program, Speed, TOPIC, cpu_of, which};
 use crate::measure::process::own_cpu_secs;
@@ -15,29 +15,63 @@ use tokio::runtime::{Builder, Runtime};
 /// Publications that wait for the stream's answer.
 const WINDOW: usize = 500;
 
-/// Messages that a consumer may have without having acknowledged them: for both the same.
+/// Messages that the bridge may have without having acknowledged them.
 const PENDING: i64 = 5000;
+
+/// A consumer that acknowledges each message by itself and does nothing else.
+struct Alone {
+    name: &'static str,
+    /// Messages that it asks for at a time.
+    batch: usize,
+    /// Messages that it may have without having acknowledged them.
+    pending: i64,
+}
+
+/// What `nats bench js consume` does with one client unless it is told otherwise.
+const NATS_BENCH: Alone = Alone {
+    name: "nats-bench",
+    batch: 500,
+    pending: 500,
+};
+
+/// With as much open as the bridge may have.
+const WIDE: Alone = Alone {
+    name: "wide",
+    batch: 1000,
+    pending: PENDING,
+};
+
+/// How fast each of them was over the same stream.
+pub(super) struct Measured {
+    pub(super) nats_bench: Speed,
+    pub(super) wide: Speed,
+    pub(super) bridge: Speed,
+}
 
 const STREAM: &str = "bench";
 
-/// The consumer alone, and the bridge.
-pub(super) fn measure(args: &Bridge, program: &Path, exact: &mut bool) -> Result<(Speed, Speed)> {
+/// The consumers alone, and the bridge.
+pub(super) fn measure(args: &Bridge, program: &Path, exact: &mut bool) -> Result<Measured> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let server = Server::start(args)?;
     let jetstream = runtime.block_on(server.connect())?;
     runtime.block_on(fill(&jetstream, args))?;
-    let (before, own) = (server.cpu(args)?, own_cpu(args));
-    let mut alone = runtime.block_on(consume(&jetstream, args.events))?;
-    alone.cpu.source = server.cpu(args)? - before;
-    alone.cpu.consumer = own_cpu(args) - own;
-    let (before, own) = (server.cpu(args)?, own_cpu(args));
-    let mut bridged = carry(args, program, &server, &runtime, &jetstream, exact)?;
-    bridged.cpu.source = server.cpu(args)? - before;
-    bridged.cpu.consumer = own_cpu(args) - own;
-    Ok((alone, bridged))
+    let with_cpu = |run: &mut dyn FnMut() -> Result<Speed>| {
+        let (before, own) = (server.cpu(args)?, own_cpu(args));
+        let mut speed = run()?;
+        speed.cpu.source = server.cpu(args)? - before;
+        speed.cpu.consumer = own_cpu(args) - own;
+        anyhow::Ok(speed)
+    };
+    let alone = |how| with_cpu(&mut || runtime.block_on(consume(&jetstream, args.events, how)));
+    Ok(Measured {
+        nats_bench: alone(&NATS_BENCH)?,
+        wide: alone(&WIDE)?,
+        bridge: with_cpu(&mut || carry(args, program, &server, &runtime, &jetstream, exact))?,
+    })
 }
 
-/// What this program has used, per million events: it is the consumer alone, and the subscriber.
+/// What this program has used, per million events: it is the consumers, and the subscriber.
 fn own_cpu(args: &Bridge) -> f64 {
     own_cpu_secs() * 1e6 / args.events as f64
 }
@@ -67,19 +101,19 @@ async fn fill(jetstream: &JetStream, args: &Bridge) -> Result<()> {
 }
 
 /// Until the server knows that each was acknowledged.
-async fn consume(jetstream: &JetStream, events: u64) -> Result<Speed> {
+async fn consume(jetstream: &JetStream, events: u64, how: &Alone) -> Result<Speed> {
     let stream = jetstream.get_stream(STREAM).await?;
     let config = pull::Config {
-        durable_name: Some("alone".to_owned()),
+        durable_name: Some(how.name.to_owned()),
         ack_policy: AckPolicy::Explicit,
-        max_ack_pending: PENDING,
+        max_ack_pending: how.pending,
         ..Default::default()
     };
     let mut consumer = stream.create_consumer(config).await?;
     let begun = Instant::now();
     let mut messages = consumer
         .stream()
-        .max_messages_per_batch(1000)
+        .max_messages_per_batch(how.batch)
         .messages()
         .await?;
     for _ in 0..events {
