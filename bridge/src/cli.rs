@@ -114,15 +114,16 @@ fn run_command(arguments: &CommandLine) -> anyhow::Result<ExitCode> {
             let file = arguments.config.display();
             print(&format!("{file}: good ({sources} sources, {sinks} sinks)"))?;
         }
-        Command::Run => runtime()?.block_on(serve(config))?,
+        Command::Run => runtime(config.worker_threads)?.block_on(serve(config))?,
         Command::Explain { source, message } => explain(&config, source, message)?,
         Command::DeadLetters { command } => return dead_letters(&config, command),
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+fn runtime(worker_threads: usize) -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(worker_threads)
         .enable_all()
         .build()
 }
@@ -302,7 +303,7 @@ fn dead_letters(config: &Config, command: &DeadLetters) -> anyhow::Result<ExitCo
         }
         DeadLetters::Replay { names, all } => {
             let names = if *all { folder.names()? } else { names.clone() };
-            return runtime()?.block_on(replay(config, &folder, &names));
+            return runtime(config.worker_threads)?.block_on(replay(config, &folder, &names));
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -8,6 +8,7 @@ mod section;
 use std::collections::HashSet;
 use std::fmt;
 use std::net::SocketAddr;
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +36,8 @@ pub struct Config {
     pub log: String,
     /// How long a stop may take before what is in flight is given back to its source.
     pub stop_grace: Duration,
+    /// Threads that the bridge works with.
+    pub worker_threads: usize,
     /// Where events go.
     pub broker: Arc<Broker>,
     /// Metrics and health.
@@ -206,9 +209,11 @@ fn read(text: &str, notes: &Notes) -> Option<Config> {
         .text("name")
         .unwrap_or_else(|| "polycast-bridge".to_owned());
     let dead_letters = read_dead_letters(&mut root);
+    let threads = root.count("worker_threads", default_threads(), 1..=1024);
     let config = Config {
         log: root.text("log").unwrap_or_else(|| "info".to_owned()),
         stop_grace: root.duration("stop_grace", 10 * SECOND, Duration::ZERO..=HOUR),
+        worker_threads: usize::try_from(threads).unwrap_or(1),
         broker: Arc::new(read_broker(&mut root, &name)?),
         admin: address(&mut root.section("admin"), "listen"),
         http: read_http(&mut root),
@@ -222,6 +227,13 @@ fn read(text: &str, notes: &Notes) -> Option<Config> {
     }
     check_http(&config, notes);
     Some(config)
+}
+
+/// Half of the processors: an event goes through many hands, and each that is another thread's costs
+/// more than the work itself. The others are for those whom the bridge keeps busy.
+fn default_threads() -> u64 {
+    let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+    (processors as u64 / 2).clamp(1, 1024)
 }
 
 fn read_broker(root: &mut Section, name: &str) -> Option<Broker> {
