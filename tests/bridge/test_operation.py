@@ -215,6 +215,49 @@ def test_only_the_entries_that_failed_are_sent_again(broker, bridge):
         bus.stop()
 
 
+class Moody(Sqs):
+    """A queue that has no room for two of a batch at first, and never takes a third."""
+
+    def __init__(self):
+        self.calls = []
+        super().__init__(fifo=False)
+
+    def SendMessageBatch(self, body):
+        known = [number for call in self.calls for number in call]
+        self.calls.append([entry["MessageBody"] for entry in body["Entries"]])
+        refused = []
+        for entry in body["Entries"]:
+            if entry["MessageBody"] == "5":
+                refused.append({"Id": entry["Id"], "SenderFault": True, "Code": "InvalidMessageContents", "Message": "no"})
+            elif entry["MessageBody"] in ("3", "7") and entry["MessageBody"] not in known:
+                refused.append({"Id": entry["Id"], "SenderFault": False, "Code": "InternalError", "Message": "later"})
+        names = {entry["Id"] for entry in refused}
+        taken = [entry for entry in body["Entries"] if entry["Id"] not in names]
+        return {**super().SendMessageBatch({"Entries": taken}), "Failed": refused}
+
+
+def test_what_a_queue_refuses_of_a_batch_is_sent_again_alone(broker, bridge, subscriber):
+    """What it refuses for good is dead; what it took is not sent to it again."""
+    queue = Moody()
+    try:
+        reader = subscriber("dead-letters/#")
+        lines = [f'queue_url = "{queue.url}/1/q"', f'endpoint = "{queue.url}"', 'linger = "5s"', 'retry_max = "100ms"']
+        running = bridge(sink("out", "sqs", *lines))
+        subscribed(running, "out")
+        publish(broker.mqtt, *[("orders/1", str(number), {}) for number in range(10)])
+        dead = reader.next()
+        assert (dead.payload, dead.user["dead-letter-topic"]) == (b"5", "orders/1")
+        assert "InvalidMessageContents" in dead.user["dead-letter-reason"]
+        until(lambda: running.metric("acknowledged_total") == 10, "all are acknowledged")
+        first, *others = queue.calls
+        assert first == [str(number) for number in range(10)]
+        assert sorted(number for call in others for number in call) == ["3", "7"]
+        messages = [message["body"] for group in queue.groups.values() for message in group]
+        assert sorted(messages) == [number for number in first if number != "5"]
+    finally:
+        queue.stop()
+
+
 class SmallBatches(Sqs):
     """A queue that takes no more than so many bytes with a call."""
 

@@ -179,3 +179,50 @@ def test_a_sink_goes_on_where_it_was(moto, queue, broker, bridge):
     publish(broker.mqtt, *[(f"orders/{n}", str(n), {}) for n in range(5)])
     running.start()
     assert {message["Body"] for message in receive(sqs, url, 5)} == {str(n) for n in range(5)}
+
+
+def test_the_broker_dies_in_the_middle_of_a_sink(nats, tmp_path, make_bridge):
+    """What it had acknowledged to publishers reaches the stream, each message once by its `Nats-Msg-Id`."""
+    count, stream, port = 300, f"OUT{next(numbers)}", process.free_port()
+
+    def start():
+        folder = tmp_path / f"broker-{next(numbers)}"
+        folder.mkdir()
+        return process.start(folder, "--mqtt", f"127.0.0.1:{port}", "--stomp", "off", data=tmp_path / "data")
+
+    async def collect():
+        connection = await client.connect(f"nats://127.0.0.1:{nats.port}")
+        jetstream = connection.jetstream()
+        await jetstream.add_stream(name=stream, subjects=["orders.>"])
+
+        async def stored():
+            return (await jetstream.stream_info(stream)).state.messages
+
+        broker = await asyncio.to_thread(start)
+        try:
+            server = f'servers = ["nats://127.0.0.1:{nats.port}"]'
+            text = sink("js", "nats", server, "jetstream = true", 'message_id = "${attributes.key}"', "max_in_flight = 5")
+            running = await asyncio.to_thread(make_bridge, port, text)
+            await asyncio.to_thread(subscribed, running, "js")
+            messages = [("orders/7", str(number), {"key": str(number)}) for number in range(count)]
+            sending = asyncio.create_task(asyncio.to_thread(publish, port, *messages))
+            while await stored() < count // 3:
+                await asyncio.sleep(0)
+            broker.process.kill()
+            broker.process.wait()
+            broker = await asyncio.to_thread(start)
+            await sending
+            subscription = await jetstream.pull_subscribe("orders.>", durable="reader")
+            bodies = []
+            while len(bodies) < count:
+                bodies += [message.data for message in await subscription.fetch(count - len(bodies), timeout=servers.PATIENCE)]
+            assert sorted(map(int, bodies)) == list(range(count))
+            await asyncio.to_thread(until, lambda: running.metric("in_flight") == 0, "all is settled")
+            assert await stored() == count
+        finally:
+            await jetstream.delete_stream(stream)
+            await connection.close()
+            await asyncio.to_thread(running.stop)
+            await asyncio.to_thread(broker.stop)
+
+    asyncio.run(collect())

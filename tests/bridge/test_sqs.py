@@ -209,6 +209,26 @@ def test_a_filter_holds_back(moto, sqs, queue, bridge, subscriber):
     reader.nothing()
 
 
+def test_objects_in_a_bucket_become_messages(moto, sqs, queue, bridge, subscriber):
+    """S3's notifications, sent by moto's own S3; its test message at the beginning is nobody's."""
+    url = queue()
+    arn = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    s3, bucket = servers.aws(moto, "s3"), f"bucket-{next(numbers)}"
+    s3.create_bucket(Bucket=bucket)
+    reader = subscriber("uploads/#")
+    running = bridge(source(moto, url, 'envelope = "s3"', 'topic = "uploads/${attributes.bucket}"'))
+    wanted = {"QueueArn": arn, "Events": ["s3:ObjectCreated:*"]}
+    s3.put_bucket_notification_configuration(Bucket=bucket, NotificationConfiguration={"QueueConfigurations": [wanted]})
+    until(lambda: running.metric("skipped_total") == 1, "the test message is skipped")
+    s3.put_object(Bucket=bucket, Key="a b/\u00e9.txt", Body=b"x")
+    message = reader.next()
+    assert message.topic == f"uploads/{bucket}"
+    assert (message.user["bucket"], message.user["key"]) == (bucket, "a b/\u00e9.txt")
+    assert message.user["event-name"].startswith("ObjectCreated:")
+    assert json.loads(message.payload)["Records"][0]["s3"]["object"]["size"] == 1
+    until(is_empty(sqs, url), "both are deleted")
+
+
 def test_explain_says_what_would_be_published(moto, queue, bridge, tmp_path):
     running = bridge(source(moto, queue(), 'topic = "orders/${body.customerId}"'))
     message = {"MessageId": "m-1", "Body": '{"customerId":7}', "MessageAttributes": {"a": {"DataType": "String", "StringValue": "1"}}}
@@ -221,6 +241,11 @@ def test_explain_says_what_would_be_published(moto, queue, bridge, tmp_path):
     file.write_text("no JSON")
     said = json.loads(running.command("explain", "--source", "orders", "--message", str(file)).stdout)
     assert "body.customerId" in said["deadLetter"]
+    name = running.config.read_text().split('"')[1]
+    message["MessageAttributes"]["polycast-via"] = {"DataType": "String", "StringValue": f"other,{name}"}
+    file.write_text(json.dumps(message))
+    said = json.loads(running.command("explain", "--source", "orders", "--message", str(file)).stdout)
+    assert said == {"skipped": "it has been through this bridge"}
     good = running.command("check-config")
     assert good.returncode == 0 and "1 sources" in good.stdout
     running.config.write_text(running.config.read_text() + "[sources.x]\nkind = 'sqs'\nqos = 9\nwhat = 1\n")
