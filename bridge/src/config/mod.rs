@@ -485,6 +485,7 @@ mod tests {
     fn all_problems_are_reported_at_once() {
         let text = r#"
             nonsense = 1
+            worker_threads = 0
             [broker]
             url = "tcp://x"
             keep_alive = "3"
@@ -497,6 +498,7 @@ mod tests {
         let found = problems(text);
         for part in [
             "nonsense: is not known",
+            "worker_threads: must be",
             "broker.url: must be mqtt://HOST:PORT",
             "broker.keep_alive: must be a duration",
         ] {
@@ -505,6 +507,17 @@ mod tests {
                 "{part}: {found:?}"
             );
         }
+    }
+
+    #[test]
+    fn there_is_always_a_thread_to_work_with() {
+        let sink = "[sinks.out]\nkind = \"webhook\"\nfilters = [\"a\"]\nurl = \"http://h\"\n";
+        let threads = |text: &str| {
+            let config = read(&[text, sink].concat(), &Notes::default());
+            config.map(|config| config.worker_threads)
+        };
+        assert!(threads("").is_some_and(|threads| threads >= 1));
+        assert_eq!(threads("worker_threads = 3\n"), Some(3));
     }
 
     #[test]
