@@ -1,17 +1,15 @@
 """Credentials by AWS's usual chain: each of its ways gives the bridge a key, and a queue sees which."""
 
 import datetime
-import http.server
 import json
 import shlex
 import sys
-import threading
 
 import pytest
 import servers
+from answering import Answer, Answering
 from queues import Sqs
 from servers import until
-from support import process
 
 REGION = {"AWS_REGION": "us-east-1"}
 
@@ -19,25 +17,13 @@ REGION = {"AWS_REGION": "us-east-1"}
 def answers(pages):
     """A server that gives texts by their paths."""
 
-    class Answers(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            text = pages.get(self.path)
-            body = (text or "").encode()
-            self.send_response(404 if text is None else 200)
-            # A token of the instance's service says how long it is good for.
-            self.send_header("X-aws-ec2-metadata-token-ttl-seconds", "300")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+    def answer(call):
+        text = pages.get(call.path)
+        # A token of the instance's service says how long it is good for.
+        headers = {"X-aws-ec2-metadata-token-ttl-seconds": "300"}
+        return Answer(404 if text is None else 200, (text or "").encode(), headers)
 
-        do_PUT = do_GET
-
-        def log_message(self, *_):
-            pass
-
-    server = http.server.ThreadingHTTPServer((process.LOOPBACK, 0), Answers)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    return server
+    return Answering(answer)
 
 
 def session(key):
@@ -75,7 +61,7 @@ def by_web_identity(folder, moto, _serve):
 
 def by_container(_folder, _moto, serve):
     server = serve({"/role": session("AKCONTAINER")})
-    return {"AWS_CONTAINER_CREDENTIALS_FULL_URI": f"http://127.0.0.1:{server.server_port}/role"}, "AKCONTAINER"
+    return {"AWS_CONTAINER_CREDENTIALS_FULL_URI": f"{server.url}/role"}, "AKCONTAINER"
 
 
 def by_instance(_folder, _moto, serve):
@@ -85,7 +71,7 @@ def by_instance(_folder, _moto, serve):
     for path in (roles, extended):
         pages |= {path: "bridge", f"{path}bridge": session("AKINSTANCE")}
     server = serve(pages)
-    given = {"AWS_EC2_METADATA_DISABLED": "false", "AWS_EC2_METADATA_SERVICE_ENDPOINT": f"http://127.0.0.1:{server.server_port}"}
+    given = {"AWS_EC2_METADATA_DISABLED": "false", "AWS_EC2_METADATA_SERVICE_ENDPOINT": server.url}
     return given, "AKINSTANCE"
 
 
@@ -99,7 +85,7 @@ def serve():
 
     yield start
     for server in started:
-        server.shutdown()
+        server.close()
 
 
 @pytest.mark.parametrize("way", [by_environment, by_profile, by_process, by_web_identity, by_container, by_instance])

@@ -3,7 +3,6 @@
 import base64
 import contextlib
 import datetime
-import http.server
 import json
 import threading
 import urllib.error
@@ -14,6 +13,7 @@ import botocore.config
 import botocore.exceptions
 import pytest
 import servers
+from answering import Answer, Answering
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
@@ -217,20 +217,12 @@ class FakeSns:
         pem = certificate.public_bytes(serialization.Encoding.PEM)
         self.called = called = []
 
-        class Answers(http.server.BaseHTTPRequestHandler):
-            def do_GET(self):
-                called.append(self.path)
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(pem)))
-                self.end_headers()
-                self.wfile.write(pem)
+        def answer(call):
+            called.append(call.path)
+            return Answer(body=pem)
 
-            def log_message(self, *_):
-                pass
-
-        self.server = http.server.ThreadingHTTPServer((process.LOOPBACK, 0), Answers)
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-        self.url = f"http://{process.LOOPBACK}:{self.server.server_port}"
+        self.server = Answering(answer)
+        self.url = self.server.url
 
     def message(self, kind, version="2", **fields):
         message = {"Type": kind, "MessageId": "m-1", "TopicArn": "arn:t", "Timestamp": "now", **fields}
@@ -247,7 +239,7 @@ class FakeSns:
 def fake_sns():
     sns = FakeSns()
     yield sns
-    sns.server.shutdown()
+    sns.server.close()
 
 
 def test_an_sns_subscription(bridge, subscriber):

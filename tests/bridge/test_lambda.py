@@ -1,18 +1,16 @@
 """Topics to a function: a server that speaks the Invoke API, with signatures checked by botocore's own signer."""
 
-import http.server
 import json
 import re
-import threading
 import urllib.parse
 
 import pytest
 import servers
+from answering import Answer, Answering
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from servers import until
-from support import process
 from test_sinks import publish, sink, subscribed
 
 SECRET = servers.CREDENTIALS["AWS_SECRET_ACCESS_KEY"]
@@ -40,39 +38,27 @@ def functions():
     """Answers by the data: `bad` is refused, `crash` fails once, `busy` is throttled once."""
     calls = []
 
-    class Invoke(http.server.BaseHTTPRequestHandler):
-        def do_POST(self):
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            headers = {name.lower(): value for name, value in self.headers.items()}
-            url = f"http://{headers['host']}{self.path}"
-            found, expected = signature_of(url, "POST", headers, body)
-            event = json.loads(body)
-            calls.append((urllib.parse.unquote(self.path), headers, event, found, expected))
-            first = sum(1 for call in calls if call[2]["data"] == event["data"]) == 1
-            wanted = 202 if headers["x-amz-invocation-type"] == "Event" else 200
-            status, failed = {
-                "bad": (413, False),
-                "crash": (200, first),
-                "busy": (429 if first else 200, False),
-            }.get(str(event["data"]), (wanted, False))
-            self.send_response(status)
-            if failed:
-                self.send_header("X-Amz-Function-Error", "Unhandled")
-            self.send_header("Content-Length", "0")
-            self.end_headers()
+    def invoke(call):
+        url = f"http://{call.headers['host']}{call.path}"
+        found, expected = signature_of(url, "POST", call.headers, call.body)
+        event = json.loads(call.body)
+        calls.append((urllib.parse.unquote(call.path), call.headers, event, found, expected))
+        first = sum(1 for call in calls if call[2]["data"] == event["data"]) == 1
+        wanted = 202 if call.headers["x-amz-invocation-type"] == "Event" else 200
+        status, failed = {
+            "bad": (413, False),
+            "crash": (200, first),
+            "busy": (429 if first else 200, False),
+        }.get(str(event["data"]), (wanted, False))
+        return Answer(status, headers={"X-Amz-Function-Error": "Unhandled"} if failed else {})
 
-        def log_message(self, *_):
-            pass
-
-    server = http.server.ThreadingHTTPServer((process.LOOPBACK, 0), Invoke)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    server.calls = calls
-    yield server
-    server.shutdown()
+    with Answering(invoke) as server:
+        server.calls = calls
+        yield server
 
 
 def settings(functions, function, *lines):
-    return [f'endpoint = "http://127.0.0.1:{functions.server_port}"', f'function = "{function}"', 'region = "eu-west-1"', *lines]
+    return [f'endpoint = "{functions.url}"', f'function = "{function}"', 'region = "eu-west-1"', *lines]
 
 
 def test_topics_to_a_function(functions, broker, bridge, subscriber):

@@ -2,12 +2,10 @@
 
 import asyncio
 import itertools
-import json
 
 import nats as client
 import pytest
 import servers
-from nats.js.api import AckPolicy
 from servers import until
 
 numbers = itertools.count()

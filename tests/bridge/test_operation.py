@@ -1,6 +1,5 @@
 """What an operator sees and does: the broker away for a while, loops, partial failures, stops, samples."""
 
-import http.server
 import json
 import threading
 import time
@@ -8,6 +7,7 @@ import time
 import pytest
 import servers
 import test_nats
+from answering import Answer, Answering
 from proxy import Proxy
 from queues import Sqs
 from servers import until
@@ -289,22 +289,15 @@ def test_a_stop_finishes_the_call_that_is_under_way(broker, bridge):
     """What the target has taken in the meantime is not sent to it again, and what was not sent is sent later."""
     bodies, called, answer = [], threading.Event(), threading.Event()
 
-    class Hook(http.server.BaseHTTPRequestHandler):
-        def do_POST(self):
-            bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
-            called.set()
-            assert answer.wait(servers.PATIENCE)
-            self.send_response(200)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
+    def hook(call):
+        bodies.append(call.body)
+        called.set()
+        assert answer.wait(servers.PATIENCE)
+        return Answer()
 
-        def log_message(self, *_):
-            pass
-
-    server = http.server.ThreadingHTTPServer((process.LOOPBACK, 0), Hook)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    server = Answering(hook)
     try:
-        url = f'url = "http://127.0.0.1:{server.server_port}/"'
+        url = f'url = "{server.url}/"'
         running = bridge(sink("hook", "webhook", url, 'timeout = "60s"'))
         subscribed(running, "hook")
         publish(broker.mqtt, *[("orders/1", body, {}) for body in (b"1", b"2")])
@@ -321,7 +314,7 @@ def test_a_stop_finishes_the_call_that_is_under_way(broker, bridge):
         assert bodies == [b"1", b"2"]
     finally:
         answer.set()
-        server.shutdown()
+        server.close()
 
 
 def kill_bridge(running, _wire):
@@ -340,25 +333,15 @@ def test_a_sink_loses_nothing(fault, broker, make_bridge):
     bodies, wire = [], Proxy(broker.mqtt)
     half = threading.Event()
 
-    class Hook(http.server.BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+    def hook(call):
+        bodies.append(int(call.body))
+        if len(bodies) == COUNT // 2:
+            half.set()
+        return Answer()
 
-        def do_POST(self):
-            bodies.append(int(self.rfile.read(int(self.headers["Content-Length"]))))
-            if len(bodies) == COUNT // 2:
-                half.set()
-            self.send_response(200)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        def log_message(self, *_):
-            pass
-
-    server = http.server.ThreadingHTTPServer((process.LOOPBACK, 0), Hook)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    server = Answering(hook)
     try:
-        running = make_bridge(wire.port, sink("hook", "webhook", f'url = "http://127.0.0.1:{server.server_port}/"'))
+        running = make_bridge(wire.port, sink("hook", "webhook", f'url = "{server.url}/"'))
         subscribed(running, "hook")
         sending = threading.Thread(target=publish, args=(broker.mqtt, *[("orders/1", str(number), {}) for number in range(COUNT)]))
         sending.start()
@@ -369,7 +352,7 @@ def test_a_sink_loses_nothing(fault, broker, make_bridge):
         assert list(dict.fromkeys(bodies)) == list(range(COUNT))
         assert len(bodies) <= COUNT + 100, "only what was in flight comes again"
     finally:
-        server.shutdown()
+        server.close()
         wire.close()
 
 

@@ -1,14 +1,12 @@
 """`Retry-After`: a sink's target that has too much to do says when it may be called again."""
 
 import email.utils
-import http.server
 import re
-import threading
 import time
 
 import pytest
+from answering import Answer, Answering
 from servers import until
-from support import process
 from test_sinks import publish, sink, subscribed
 
 SECS = 2
@@ -36,33 +34,21 @@ def busy():
     servers = []
 
     def start(status, headers, body=b"{}", first=1):
-        class Hook(http.server.BaseHTTPRequestHandler):
-            def do_POST(self):
-                body_in = self.rfile.read(int(self.headers["Content-Length"]))
-                server.times.append(time.monotonic())
-                server.bodies.append(body_in)
-                is_busy = len(server.times) <= first
-                self.send_response(status if is_busy else 200)
-                for name, value in (headers() if is_busy else {}).items():
-                    self.send_header(name, value)
-                answer = b"{}" if is_busy else body
-                self.send_header("Content-Length", str(len(answer)))
-                self.end_headers()
-                self.wfile.write(answer)
+        def answer(call):
+            server.times.append(time.monotonic())
+            server.bodies.append(call.body)
+            if len(server.times) <= first:
+                return Answer(status, b"{}", headers())
+            return Answer(200, body)
 
-            def log_message(self, *_):
-                pass
-
-        server = http.server.ThreadingHTTPServer((process.LOOPBACK, 0), Hook)
+        server = Answering(answer)
         server.times, server.bodies = [], []
-        server.url = f"http://{process.LOOPBACK}:{server.server_port}"
-        threading.Thread(target=server.serve_forever, daemon=True).start()
         servers.append(server)
         return server
 
     yield start
     for server in servers:
-        server.shutdown()
+        server.close()
 
 
 KINDS = {

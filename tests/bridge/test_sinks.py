@@ -2,15 +2,14 @@
 
 import asyncio
 import base64
-import http.server
 import itertools
 import json
-import threading
 
 import nats as client
 import paho.mqtt.client as paho
 import pytest
 import servers
+from answering import Answer, Answering
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from servers import until
@@ -139,36 +138,24 @@ def test_topics_to_jetstream_and_back_without_a_circle(nats, broker, bridge, sub
 def test_topics_to_a_webhook_that_fails_at_first(broker, bridge, subscriber):
     calls = []
 
-    class Hook(http.server.BaseHTTPRequestHandler):
-        def do_POST(self):
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            calls.append((self.path, dict(self.headers.items()), body))
-            first = sum(1 for call in calls if call[2] == body) == 1
-            self.send_response(400 if body == b"bad" else 503 if first else 200)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
+    def hook(call):
+        calls.append(call)
+        first = sum(1 for other in calls if other.body == call.body) == 1
+        return Answer(400 if call.body == b"bad" else 503 if first else 200)
 
-        def log_message(self, *_):
-            pass
-
-    server = http.server.ThreadingHTTPServer((process.LOOPBACK, 0), Hook)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
+    with Answering(hook) as server:
         reader = subscriber("dead-letters/#")
-        url = f'url = "http://127.0.0.1:{server.server_port}/hook/${{attributes.tenant}}"'
+        url = f'url = "{server.url}/hook/${{attributes.tenant}}"'
         running = bridge(sink("hook", "webhook", url, 'headers = { authorization = "Bearer x" }'))
         subscribed(running, "hook")
         messages = [("orders/1", "one", {"tenant": "acme"}), ("orders/2", "bad", {"tenant": "acme"}), ("orders/3", "two", {"tenant": "acme"})]
         publish(broker.mqtt, *messages)
         assert reader.next().payload == b"bad"
         until(lambda: running.metric("acknowledged_total") == 3, "all are acknowledged")
-        assert [body for _, _, body in calls] == [b"one", b"one", b"bad", b"two", b"two"], "in order"
-        path, headers, _ = calls[0]
-        headers = {name.lower(): value for name, value in headers.items()}
-        assert path == "/hook/acme"
+        assert [call.body for call in calls] == [b"one", b"one", b"bad", b"two", b"two"], "in order"
+        headers = calls[0].headers
+        assert calls[0].path == "/hook/acme"
         assert (headers["topic"], headers["authorization"], headers["x-user-tenant"]) == ("orders/1", "Bearer x", "acme")
-    finally:
-        server.shutdown()
 
 
 def test_a_sink_goes_on_where_it_was(moto, queue, broker, bridge):

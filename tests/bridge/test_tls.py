@@ -2,11 +2,9 @@
 
 import asyncio
 import http.client
-import http.server
 import json
 import shutil
 import ssl
-import threading
 import urllib.error
 import urllib.request
 
@@ -14,6 +12,7 @@ import boto3
 import nats as client
 import pytest
 import servers
+from answering import Answer, Answering
 from certificates import Authority, NKey, credentials
 from servers import until
 from support import process
@@ -169,25 +168,14 @@ def test_the_port_for_events_over_tls(authority, bridge, subscriber):
 def test_a_webhook_over_tls(authority, broker, bridge):
     calls = []
 
-    class Hook(http.server.BaseHTTPRequestHandler):
-        def do_POST(self):
-            calls.append(self.rfile.read(int(self.headers["Content-Length"])))
-            self.send_response(200)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
+    def hook(call):
+        calls.append(call.body)
+        return Answer()
 
-        def log_message(self, *_):
-            pass
-
-    server = http.server.ThreadingHTTPServer((process.LOOPBACK, 0), Hook)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*authority.issue("hook"))
-    server.socket = context.wrap_socket(server.socket, server_side=True)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        running = bridge(sink("hook", "webhook", f'url = "https://localhost:{server.server_port}/"', f'ca_file = "{authority.file}"'))
+    with Answering(hook, tls=context) as server:
+        running = bridge(sink("hook", "webhook", f'url = "https://localhost:{server.port}/"', f'ca_file = "{authority.file}"'))
         subscribed(running, "hook")
         publish(broker.mqtt, ("orders/1", "one", {}))
         until(lambda: calls == [b"one"], "it has come")
-    finally:
-        server.shutdown()
