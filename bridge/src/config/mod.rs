@@ -229,8 +229,8 @@ fn read(text: &str, notes: &Notes) -> Option<Config> {
     Some(config)
 }
 
-/// Half of the processors: an event goes through many hands, and each that is another thread's costs
-/// more than the work itself. The others are for those whom the bridge keeps busy.
+/// Half of the processors: an event goes through many hands, and is dearer where each of them may be
+/// another thread's. The other half is for those whom the bridge keeps busy.
 fn default_threads() -> u64 {
     let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
     (processors as u64 / 2).clamp(1, 1024)
