@@ -135,7 +135,7 @@ pub fn run(args: &Bridge) -> Result<bool> {
             bridged.push(sqs_bridge(args, &program, round_trip, &mut exact)?);
         }
         let what = format!("SQS that answers in {ms} ms");
-        show(&what, "plain copier", median(plain), median(bridged));
+        show(&what, &[("plain copier", median(plain))], median(bridged));
     }
     if !is_wanted(Source::Jetstream) {
         return Ok(exact);
@@ -151,22 +151,27 @@ pub fn run(args: &Bridge) -> Result<bool> {
         wide.push(measured.wide);
         bridged.push(measured.bridge);
     }
-    let bridge = median(bridged);
-    let as_nats_bench = "consumer as nats bench's";
-    show("JetStream", as_nats_bench, median(nats_bench), bridge);
-    let as_wide = "consumer with as much open as the bridge";
-    show("JetStream", as_wide, median(wide), bridge);
+    let others = [
+        ("consumer as nats bench's", median(nats_bench)),
+        ("consumer with as much open as the bridge", median(wide)),
+    ];
+    show("JetStream", &others, median(bridged));
     Ok(exact)
 }
 
-fn show(what: &str, other: &str, beside: Speed, bridge: Speed) {
-    let (a, b) = (beside.events_per_sec, bridge.events_per_sec);
-    println!(
-        "{what}: {other} {a:.0} events/s, bridge {b:.0} events/s ({:.2}x)",
-        b / a
-    );
-    println!("  CPU per million events: {other}: {}", beside.cpu);
-    println!("  CPU per million events: bridge: {}", bridge.cpu);
+/// The bridge beside each of the others.
+fn show(what: &str, others: &[(&str, Speed)], bridge: Speed) {
+    let b = bridge.events_per_sec;
+    for (other, speed) in others {
+        let a = speed.events_per_sec;
+        println!(
+            "{what}: {other} {a:.0} events/s, bridge {b:.0} events/s ({:.2}x)",
+            b / a
+        );
+    }
+    for (name, speed) in others.iter().chain([&("bridge", bridge)]) {
+        println!("  CPU per million events: {name}: {}", speed.cpu);
+    }
 }
 
 fn median(mut speeds: Vec<Speed>) -> Speed {
