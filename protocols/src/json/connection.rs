@@ -8,6 +8,8 @@
 //!     └───────────────▶ Ended ◀────────────────┴────────── Open, pinged ────┘
 //! ```
 
+mod requests;
+
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -18,13 +20,13 @@ use bytestring::ByteString;
 use super::answer::{self, What, send};
 use super::command;
 use super::error::{ErrorCode, FrameError, reason, reconnect};
-use super::frame::{ClientFrame, ConnectRequest, Id, PublishRequest, Request, SubscribeRequest};
+use super::frame::{ClientFrame, ConnectRequest, Id, Request};
 use super::message;
-use super::plain::{self, Plain};
+use super::plain;
 use super::write::Object;
 use crate::connection::{
     Cause, CloseReason, Command, Connected, Connection, Delivered, Delivery, Notice, Open, Output,
-    Publish, Refusal, Reply, Secret, Settle, Subscribe, Token,
+    Refusal, Reply, Settle, Token,
 };
 use crate::last_topic::LastTopic;
 use crate::limits::Limits;
@@ -183,152 +185,6 @@ impl JsonConnection {
         Ok(())
     }
 
-    fn request(
-        &mut self,
-        request: Request<'_>,
-        id: Option<Id>,
-        now: Timestamp,
-        out: &mut Output<'_>,
-    ) -> Result<(), FrameError> {
-        match request {
-            Request::Publish(publish) => return self.publish(*publish, id, now, out),
-            Request::Subscribe(subscribe) => return self.subscribe(&subscribe, id, out),
-            Request::Unsubscribe { topics, share } => {
-                let share = share.as_deref();
-                let keys = topics
-                    .iter()
-                    .map(|topic| command::key(topic, share))
-                    .collect();
-                let token = self.ask(id, What::Topics(owned(&topics), share.map(Into::into)))?;
-                out.commands.push(Command::Unsubscribe { token, keys });
-            }
-            Request::Join { group, options } => {
-                let topic = command::group_topic(&group)?;
-                let requests =
-                    command::subscriptions([topic.as_str()], None, options, &self.limits);
-                let token = self.ask(id, What::Group(group.into()))?;
-                out.commands
-                    .push(Command::Subscribe(Box::new(Subscribe { token, requests })));
-            }
-            Request::Leave { group } => {
-                let keys = [command::group_topic(&group)?.into()].into_iter().collect();
-                let token = self.ask(id, What::Group(group.into()))?;
-                out.commands.push(Command::Unsubscribe { token, keys });
-            }
-            Request::Ack { positions } => {
-                let settles = positions.into_iter().map(Settle::Done);
-                return self.settle(settles.collect(), id, out);
-            }
-            Request::Nack { positions, requeue } => {
-                let settles = positions
-                    .into_iter()
-                    .map(|position| Settle::Rejected { position, requeue });
-                return self.settle(settles.collect(), id, out);
-            }
-            Request::Refresh { token: credentials } => {
-                let token = self.ask(id, What::Nothing)?;
-                out.commands.push(Command::Refresh {
-                    token,
-                    credentials: Secret(credentials.into_owned().into_bytes().into()),
-                });
-            }
-            Request::Ping => send(out.outbox, Object::frame("pong", id.as_ref())),
-            Request::Pong | Request::Disconnect { .. } => {}
-            Request::Connect(_) => {
-                let detail = "this connection is logged in already";
-                return Err(FrameError::new(ErrorCode::AlreadyConnected, detail));
-            }
-        }
-        Ok(())
-    }
-
-    fn publish(
-        &mut self,
-        request: PublishRequest<'_>,
-        id: Option<Id>,
-        now: Timestamp,
-        out: &mut Output<'_>,
-    ) -> Result<(), FrameError> {
-        let known = (&*self.limits, &mut self.last_topic);
-        let publish = command::publish(request, id.is_some(), known, now)?;
-        self.put(publish, id, out)
-    }
-
-    fn publish_plain(
-        &mut self,
-        request: Plain<'_>,
-        out: &mut Output<'_>,
-    ) -> Result<(), FrameError> {
-        let id = request.id;
-        let result = command::publish_plain(request, &self.limits, &mut self.last_topic)
-            .and_then(|publish| self.put(publish, id.map(Id::of_json), out));
-        result.map_err(|error| FrameError {
-            id: id.map(Id::of_json),
-            ..error
-        })
-    }
-
-    /// Asks for an answer even if the client does not, so that a refusal reaches it.
-    fn put(
-        &mut self,
-        mut publish: Publish,
-        id: Option<Id>,
-        out: &mut Output<'_>,
-    ) -> Result<(), FrameError> {
-        publish.token = Some(match id {
-            Some(_) => self.ask(id, What::Nothing)?,
-            None => SILENT,
-        });
-        out.commands.push(Command::Publish(publish));
-        Ok(())
-    }
-
-    fn subscribe(
-        &mut self,
-        request: &SubscribeRequest<'_>,
-        id: Option<Id>,
-        out: &mut Output<'_>,
-    ) -> Result<(), FrameError> {
-        let share = request.share.as_deref();
-        let filters = request.topics.iter().map(AsRef::as_ref);
-        let requests = command::subscriptions(filters, share, request.options, &self.limits);
-        let what = What::Topics(owned(&request.topics), share.map(Into::into));
-        let token = self.ask(id, what)?;
-        out.commands
-            .push(Command::Subscribe(Box::new(Subscribe { token, requests })));
-        Ok(())
-    }
-
-    fn settle(
-        &mut self,
-        mut settles: Vec<Settle>,
-        id: Option<Id>,
-        out: &mut Output<'_>,
-    ) -> Result<(), FrameError> {
-        let token = match id {
-            Some(_) => Some(self.ask(id, What::Nothing)?),
-            None => None,
-        };
-        match (token, settles.len()) {
-            (Some(token), 2..) => {
-                let commands = settles
-                    .into_iter()
-                    .map(|settle| Command::Settle {
-                        token: None,
-                        settle,
-                    })
-                    .collect();
-                out.commands.push(Command::Transaction { token, commands });
-            }
-            (token, _) => out.commands.extend(
-                settles
-                    .drain(..)
-                    .map(|settle| Command::Settle { token, settle }),
-            ),
-        }
-        Ok(())
-    }
-
     fn disconnect(&mut self, session_expiry_secs: Option<u32>, out: &mut Output<'_>) {
         if let State::Open { .. } = self.state {
             let longest = self.limits.session_expiry_max_secs;
@@ -338,18 +194,6 @@ impl JsonConnection {
             });
         }
         self.end(Cause::Normal, "as the client asked", out);
-    }
-
-    /// Remembers a request until its answer comes.
-    fn ask(&mut self, id: Option<Id>, what: What) -> Result<Token, FrameError> {
-        if self.unanswered.len() >= UNANSWERED_MAX {
-            let detail = format!("{UNANSWERED_MAX} requests wait for their answers already");
-            return Err(FrameError::new(ErrorCode::QuotaExceeded, detail));
-        }
-        self.last_token += 1;
-        let token = Token(self.last_token);
-        self.unanswered.push_back(Unanswered { token, id, what });
-        Ok(token)
     }
 
     /// Finds what an answer is for; the first one, as long as the broker keeps the order.
@@ -575,8 +419,4 @@ impl Connection for JsonConnection {
     fn close(&mut self, reason: &CloseReason, outbox: &mut Outbox) {
         self.say_goodbye(reason, outbox);
     }
-}
-
-fn owned(topics: &[Cow<'_, str>]) -> Box<[Box<str>]> {
-    topics.iter().map(|topic| topic.as_ref().into()).collect()
 }
