@@ -102,6 +102,30 @@ def nats_server(folder: pathlib.Path, *arguments: str) -> Server:
     return Server(command, port, folder / "nats.log").start()
 
 
+class LastingBroker:
+    """Polycast that keeps its port and what it has when it is killed and started again."""
+
+    def __init__(self, folder: pathlib.Path):
+        self.folder = folder
+        self.port = process.free_port()
+        self.starts = 0
+        self.start()
+
+    def start(self) -> None:
+        self.starts += 1
+        folder = self.folder / f"broker-{self.starts}"
+        folder.mkdir()
+        self.running = process.start(folder, "--mqtt", f"{LOOPBACK}:{self.port}", "--stomp", "off", data=self.folder / "data")
+
+    def kill(self) -> None:
+        """As a crash would."""
+        self.running.process.kill()
+        self.running.process.wait(PATIENCE)
+
+    def stop(self) -> None:
+        self.running.stop()
+
+
 def aws(server: Server, service: str):
     return boto3.client(
         service,

@@ -157,24 +157,15 @@ class World:
     """A broker and a source that keep their ports and what they have, a bridge, and wires between them."""
 
     def __init__(self, folder, source, make_bridge):
-        self.folder = folder
-        self.mqtt_port = process.free_port()
-        self.start_broker()
+        self.broker = servers.LastingBroker(folder)
         self.source = source(folder)
-        self.to_source, self.to_broker = Proxy(self.source.port), Proxy(self.mqtt_port)
+        self.to_source, self.to_broker = Proxy(self.source.port), Proxy(self.broker.port)
         text = f"[sources.s]\n{self.source.settings(self.to_source.port)}max_in_flight = {IN_FLIGHT}\nqos = 2\n"
         self.bridge = make_bridge(self.to_broker.port, text)
 
-    def start_broker(self):
-        folder = self.folder / f"broker-{time.monotonic_ns()}"
-        folder.mkdir()
-        arguments = ["--mqtt", f"127.0.0.1:{self.mqtt_port}", "--stomp", "off"]
-        self.broker = process.start(folder, *arguments, data=self.folder / "data")
-
     def kill_broker(self):
-        self.broker.process.kill()
-        self.broker.process.wait(10)
-        self.start_broker()
+        self.broker.kill()
+        self.broker.start()
 
     def kill_source(self):
         self.source.kill()
@@ -194,7 +185,7 @@ class World:
         program.send_signal(signal.SIGCONT)
 
     def pause_broker(self):
-        self.pause(self.broker.process)
+        self.pause(self.broker.running.process)
 
     def pause_source(self):
         self.pause(self.source.server.process)
@@ -237,7 +228,7 @@ CASES += [(SqsStandard, fault) for fault in ("kill_broker", "kill_bridge", "cut_
 def test_nothing_is_lost(source, fault, tmp_path, make_bridge):
     world = World(tmp_path, source, make_bridge)
     try:
-        reader = servers.Subscriber(world.mqtt_port, "s/#")
+        reader = servers.Subscriber(world.broker.port, "s/#")
         accepted = []
         filling = threading.Thread(target=world.source.fill, args=(accepted,))
         filling.start()

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import itertools
 import json
+import threading
 
 import nats as client
 import paho.mqtt.client as paho
@@ -13,7 +14,7 @@ from answering import Answer, Answering
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from servers import until
-from support import process
+from test_nats import run
 
 numbers = itertools.count()
 
@@ -170,46 +171,41 @@ def test_a_sink_goes_on_where_it_was(moto, queue, broker, bridge):
 
 def test_the_broker_dies_in_the_middle_of_a_sink(nats, tmp_path, make_bridge):
     """What it had acknowledged to publishers reaches the stream, each message once by its `Nats-Msg-Id`."""
-    count, stream, port = 300, f"OUT{next(numbers)}", process.free_port()
+    count, stream, broker = 300, f"OUT{next(numbers)}", servers.LastingBroker(tmp_path)
 
-    def start():
-        folder = tmp_path / f"broker-{next(numbers)}"
-        folder.mkdir()
-        return process.start(folder, "--mqtt", f"127.0.0.1:{port}", "--stomp", "off", data=tmp_path / "data")
+    async def make(connection):
+        await connection.jetstream().add_stream(name=stream, subjects=["orders.>"])
 
-    async def collect():
-        connection = await client.connect(f"nats://127.0.0.1:{nats.port}")
-        jetstream = connection.jetstream()
-        await jetstream.add_stream(name=stream, subjects=["orders.>"])
+    async def stored(connection):
+        return (await connection.jetstream().stream_info(stream)).state.messages
 
-        async def stored():
-            return (await jetstream.stream_info(stream)).state.messages
+    async def read(connection):
+        subscription = await connection.jetstream().pull_subscribe("orders.>", durable="reader")
+        bodies = []
+        while len(bodies) < count:
+            bodies += [int(message.data) for message in await subscription.fetch(count - len(bodies), timeout=servers.PATIENCE)]
+        return bodies
 
-        broker = await asyncio.to_thread(start)
-        try:
-            server = f'servers = ["nats://127.0.0.1:{nats.port}"]'
-            text = sink("js", "nats", server, "jetstream = true", 'message_id = "${attributes.key}"', "max_in_flight = 5")
-            running = await asyncio.to_thread(make_bridge, port, text)
-            await asyncio.to_thread(subscribed, running, "js")
-            messages = [("orders/7", str(number), {"key": str(number)}) for number in range(count)]
-            sending = asyncio.create_task(asyncio.to_thread(publish, port, *messages))
-            while await stored() < count // 3:
-                await asyncio.sleep(0)
-            broker.process.kill()
-            broker.process.wait()
-            broker = await asyncio.to_thread(start)
-            await sending
-            subscription = await jetstream.pull_subscribe("orders.>", durable="reader")
-            bodies = []
-            while len(bodies) < count:
-                bodies += [message.data for message in await subscription.fetch(count - len(bodies), timeout=servers.PATIENCE)]
-            assert sorted(map(int, bodies)) == list(range(count))
-            await asyncio.to_thread(until, lambda: running.metric("in_flight") == 0, "all is settled")
-            assert await stored() == count
-        finally:
-            await jetstream.delete_stream(stream)
-            await connection.close()
-            await asyncio.to_thread(running.stop)
-            await asyncio.to_thread(broker.stop)
+    async def remove(connection):
+        await connection.jetstream().delete_stream(stream)
 
-    asyncio.run(collect())
+    run(nats, make)
+    try:
+        settings = [f'servers = ["nats://127.0.0.1:{nats.port}"]', "jetstream = true", 'message_id = "${attributes.key}"', "max_in_flight = 5"]
+        running = make_bridge(broker.port, sink("js", "nats", *settings))
+        subscribed(running, "js")
+        messages = [("orders/7", str(number), {"key": str(number)}) for number in range(count)]
+        sending = threading.Thread(target=publish, args=(broker.port, *messages))
+        sending.start()
+        until(lambda: run(nats, stored) >= count // 3, "a third has come")
+        assert sending.is_alive(), "the fault is in the middle"
+        broker.kill()
+        broker.start()
+        sending.join()
+        assert sorted(run(nats, read)) == list(range(count))
+        until(lambda: running.metric("in_flight") == 0, "all is settled")
+        assert run(nats, stored) == count
+        running.stop()
+    finally:
+        run(nats, remove)
+        broker.stop()
